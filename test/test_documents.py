@@ -150,13 +150,9 @@ class TestWhatADocumentNames:
                     assert option in known, f'{line}: {option}'
 
 
-def in_readme(heading: str) -> list[list[str]]:
-    return rows('README.md', f'\n## {heading}\n', '\n## ')
-
-
 def test_the_readme_shows_parameters_as_they_are():
     defaults = yaml.safe_load(text('config/night_perception.yaml'))['/**']['ros__parameters']
-    shown = in_readme('Parameters that matter')
+    shown = rows('README.md', '\n## Parameters that matter\n', '\n## ')
     assert len(shown) == 8
     for cells in shown:
         value = defaults
@@ -227,16 +223,10 @@ def test_the_model_card_has_every_file_with_its_license():
     }
 
 
-def faults() -> list[list[str]]:
-    return rows('docs/reliability.md', '<!-- faults -->', '<!-- /faults -->')
-
-
-def test_every_fault_says_what_happens_and_names_a_test():
-    for cells in faults():
+def test_every_fault_says_what_happens_and_names_a_test_and_none_is_missing():
+    faults = rows('docs/reliability.md', '<!-- faults -->', '<!-- /faults -->')
+    for cells in faults:
         assert len(cells) == 3 and all(cells), cells
         assert re.search(r'`test_\w+\.py::\w+`', cells[2]), f'no test: {cells[0]}'
-
-
-def test_no_fault_is_missing():
-    named = ' '.join(cells[0].lower() for cells in faults())
+    named = ' '.join(cells[0].lower() for cells in faults)
     assert not [fault for fault in FAULTS if fault.lower() not in named]

@@ -222,6 +222,9 @@ def test_torch_cannot_run_it_and_says_so(tmp_path, monkeypatch):
         ({'x': 'road', 'y': 'moon'}, [], "has no class 'moon'"),
         ({'classes': {'0': 'a', '1': 'b'}}, [], "'classes' is a list of names"),
         ({'classes': ['a', 'b']}, ['--size', '100', '100'], r'of \[192, 320\] only'),
+        ({'classes': ['a', 'b']}, ['--size', '-5', '7'], r'got \(-5, 7\)'),
+        ({'classes': ['a', 'b']}, ['--mean', 'nan', '0', '0'], 'finite.*nan'),
+        ({'classes': ['a', 'b']}, ['--output-range', '1', '1'], 'black is not white'),
     ],
 )
 def test_what_does_not_fit_is_named(labels, flags, words, tmp_path, capsys):

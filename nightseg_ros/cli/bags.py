@@ -14,7 +14,7 @@ import re
 import sys
 from typing import Annotated, Any, Literal
 
-from nightseg_ros.cli.options import PipelineOptions, Progress, tell_problems
+from nightseg_ros.cli.options import PipelineOptions, Progress, refuse, tell_problems
 from nightseg_ros.config import ConfigError, Limited, Natural, NotNegative
 from nightseg_ros.data import Output, PaintSettings
 from nightseg_ros.dds import profile_environment
@@ -263,12 +263,10 @@ def replay(options: ReplayOptions) -> int:
     check_topics(options.remap_to, options.labels)
     if options.lockstep and options.everything:
         raise ConfigError('--lockstep plays images alone: the labels are to come from the node')
-    if options.labels and not options.lockstep:
-        raise ConfigError('--labels names what --lockstep waits for; give both')
-    if (options.fps or options.stamps) and is_bag(user_path(options.source)):
-        raise ConfigError(
-            '--fps and --stamps are for videos and folders; of a bag --rate changes the speed'
-        )
+    if not options.lockstep:
+        refuse(options, 'a replay without --lockstep', 'labels')
+    if is_bag(user_path(options.source)):
+        refuse(options, 'a bag, whose speed is --rate', 'fps', 'stamps')
     return with_ros('replay', options)
 
 

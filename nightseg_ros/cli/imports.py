@@ -45,10 +45,6 @@ class ImportOptions:
     """Rows and columns of the images that it was trained for; fixed where an ONNX model says
     so."""
 
-    def __post_init__(self) -> None:
-        if self.size and min(self.size) < 1:
-            raise ValueError(f'--size is rows and columns above 0, got {self.size}')
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OnnxOptions(ImportOptions):
@@ -70,15 +66,6 @@ class OnnxOptions(ImportOptions):
     """Order of its channels."""
     output_range: tuple[float, float] = (-1.0, 1.0)
     """Black and white in a generator's output."""
-
-    def __post_init__(self) -> None:
-        ImportOptions.__post_init__(self)
-        black, white = self.output_range
-        if not all(map(math.isfinite, (*self.mean, *self.std, white - black))) or black == white:
-            raise ValueError(
-                f'--mean, --std and --output-range are finite, and black is not white, got '
-                f'{self.mean}, {self.std}, {self.output_range}'
-            )
 
 
 def import_onnx(options: OnnxOptions) -> int:
@@ -151,7 +138,8 @@ def import_segformer(options: SegformerOptions) -> int:
 def _write(
     model: onnx.ModelProto, options: ImportOptions, labels: dict[str, Any] | None, *,
     mean: Sequence[float], std: Sequence[float], inputs: Sequence[Path],
-    long_side: int = LONG_SIDE, **preprocessing: Any,
+    long_side: int = LONG_SIDE, output_range: tuple[float, float] = (-1.0, 1.0),
+    **preprocessing: Any,
 ) -> int:  # fmt: skip
     """Write the weights, print their layout, and compare the runtimes on a street."""
     from nightseg_ros.evaluation.agreement import agreement, OTHERS
@@ -165,12 +153,18 @@ def _write(
 
     inputs = [*inputs, *filter(None, [options.labels])]
     check_output(options.out, 'weights', Path.is_file, inputs=inputs)
-    taxonomy: Taxonomy | None = None
-    table: Sequence[int] = ()
+    if options.size and min(options.size) < 1:
+        raise ConfigError(f'--size is rows and columns above 0, got {options.size}')
+    black, white = output_range
+    if not all(map(math.isfinite, (*mean, *std, white - black))) or black == white:
+        raise ConfigError(
+            'mean, standard deviation and output range are finite, and black is not white, got '
+            f'{mean}, {std} and {output_range}'
+        )
     if options.labels is not None:
         labels = read_yaml(options.labels)
-    if labels is not None:
-        taxonomy, table = _classes(labels, options)
+    # without any it is a generator
+    taxonomy, table = (None, []) if labels is None else _classes(labels, options)
     values = {
         'network': IMPORTED, 'task': 'segment' if taxonomy else 'translate',
         'taxonomy': taxonomy.to_dict() if taxonomy else None,
@@ -179,7 +173,7 @@ def _write(
     }  # fmt: skip
     layout = import_model(
         model, options.out, from_mapping(WeightsMetadata, values), table=table, size=options.size,
-        **preprocessing,
+        output_range=output_range, **preprocessing,
     )  # fmt: skip
     channels = 'channels last' if layout.channels_last else 'channels first'
     sizes = '{}×{}'.format(*layout.size) if layout.size else 'any size'

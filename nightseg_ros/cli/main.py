@@ -25,7 +25,7 @@ VERBS = {
     'predict': ('predict:predict', 'masks of an image, a folder, a video or a bag'),
     'run': ('run:run', 'segment a clip, a bag or a camera with a real node, and watch it'),
     'view': ('run:view', 'a page in the browser that shows every camera'),
-    'demo': ('demo:demo', 'a drive from day into night through real ROS 2 processes'),
+    'demo': ('run:demo', 'a drive from day into night through real ROS 2 processes'),
     'evaluate': ('evaluate:evaluate', 'scores and a report of data sets and recordings'),
     'report': ('evaluate:report', 'write the report of a finished evaluation again'),
     'bag': ('', 'make bags, put predictions into them, check damaged ones'),

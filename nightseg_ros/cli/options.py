@@ -172,6 +172,13 @@ def read_config(options: type[T], verb: str, arguments: Sequence[str]) -> T:
     return parse(options, verb, rest, default=preset)
 
 
+def refuse(options: Any, what: str, *names: str) -> None:
+    """Raise ``ConfigError`` for options of these names that were given."""
+    for field in dataclasses.fields(options):
+        if field.name in names and getattr(options, field.name) != field.default:
+            raise ConfigError(f'--{field.name} has no effect on {what}: leave it out')
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table whose first column holds words, the others numbers."""
     table = Table(title=escape(title), title_justify='left', box=SIMPLE)
