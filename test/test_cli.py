@@ -108,6 +108,8 @@ for verb in {verbs!r}:
         ('evaluate a.png --out o --resamples 0', 'got 0'),
         ('evaluate a.png --out o --threads 999', '0 to 256, got 999'),
         ('predict a.png --out o --long-side 9', '64 to 4096'),
+        ('run none.mp4', 'does not exist'),
+        ('run topic:', 'needs names'),
         ('run a.png --fps 0', "'fps' must be 0.001 to 9999, got 0.0"),
         ('run a.png --out empty', 'give another name'),
         ('run a.png --topic /a /b', "no topic '/a'"),

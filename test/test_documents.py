@@ -9,6 +9,7 @@ import io
 from pathlib import Path
 import re
 
+from launch_recorder import Recording
 from nightseg_ros.cli.main import EXTRAS, main, VERBS
 from nightseg_ros.runtime.backend import BACKENDS
 from nightseg_ros.weights import load_weights
@@ -20,6 +21,7 @@ ROOT = TESTS.parent
 if not (ROOT / 'docs').is_dir():
     pytest.skip('docs/ is not part of this copy', allow_module_level=True)
 
+LAUNCH = Recording(ROOT / 'launch' / 'night_perception.launch.py')
 #: Counted together by the first budget.
 COUNTED = ('README.md', 'ARCHITECTURE.md', 'CONTRIBUTING.md', 'docs/*.md', 'models/*.md')
 #: Words that documents may have, as ``wc -w`` counts them.
@@ -65,15 +67,6 @@ def code(document: Path) -> list[str]:
     prose = re.sub(r'^```.*?^```', '', whole, flags=re.DOTALL | re.MULTILINE)
     spans = [' '.join(span.split()) for span in re.findall(r'`([^`]+)`', prose)]
     return [line.partition(' # ')[0] for line in lines] + spans
-
-
-@cache
-def literal(file: str, name: str) -> dict[str, object]:
-    """Return a constant of a file that is not imported."""
-    for node in ast.parse(text(file)).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
-            return dict(ast.literal_eval(node.value))
-    raise AssertionError(f'{file} has no {name}')
 
 
 @cache
@@ -129,7 +122,6 @@ class TestWhatADocumentNames:
 
     def test_commands(self, document):
         targets = re.findall(r'^([a-z]+):', text('Makefile'), re.MULTILINE)
-        arguments = literal('launch/night_perception.launch.py', 'ARGUMENTS')
         for line in code(document):
             for target in re.findall(r'(?:^|; |&& )make ([a-z]+)', line):
                 assert target in targets, line
@@ -137,7 +129,7 @@ class TestWhatADocumentNames:
                 ':=' in line and ' ' not in line and line
             )
             for argument in re.findall(r'(?:^| )([a-z_]+):=', launched or ''):
-                assert argument in {*arguments, 'prefix'}, line
+                assert argument in {*LAUNCH.arguments, 'prefix'}, line
             for extra in re.findall(r'nightseg\[(\w+)\]', line):
                 assert extra in {*EXTRAS.values(), 'dev', 'test'}, line
             for rest in re.findall(r'^(?:ros2 run nightseg )?nightseg ((?:[a-z_]+ ?)+.*)', line):
@@ -173,7 +165,7 @@ def test_the_readme_names_topics_that_exist():
 def test_every_backend_is_in_the_lists():
     """In the table of the vehicle, in the launch argument, and in the node's parameter."""
     table = rows('docs/deployment.md', '\n## Networks\n', '**A network')
-    argument = str(literal('launch/night_perception.launch.py', 'ARGUMENTS')['backend'])
+    argument = LAUNCH.arguments['backend'].description
     for backend in BACKENDS:
         assert backend in ticked([row[0] for row in table]), backend
         assert re.search(rf'(?<![\w-]){backend}(?![\w-])', argument), backend

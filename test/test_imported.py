@@ -96,9 +96,14 @@ def normalised(image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(scaled).permute(2, 0, 1)[None]
 
 
-def labels_file(path: Path, labels: Any) -> Path:
-    path.write_text(json.dumps(labels))  # JSON is YAML
-    return path
+def import_onnx(
+    folder: Path, network: nn.Module, labels: Any, *flags: str, **how: Any
+) -> tuple[int, Path]:
+    """Import a network whose ids have these names; return exit code and file."""
+    model = write_onnx(folder / 'model.onnx', network, **how)
+    (folder / 'labels.yaml').write_text(json.dumps(labels))  # JSON is YAML
+    out, given = folder / 'other.safetensors', ('--labels', str(folder / 'labels.yaml'))
+    return main(['import', 'onnx', str(model), *given, '--out', str(out), *flags]), out
 
 
 CASES = {
@@ -115,10 +120,8 @@ def test_labels_are_those_of_the_librarys_own_pipeline(case, street, tmp_path, c
     how, told = CASES[case]
     network = Network(len(CITY)).eval()
     wrapped = ChannelsLast(network, 'ids' in case) if how.get('last') else network
-    model = write_onnx(tmp_path / 'model.onnx', wrapped, **how)
-    file = tmp_path / 'other.safetensors'
-    labels = labels_file(tmp_path / 'labels.yaml', CITY)
-    assert main(['import', 'onnx', str(model), '--labels', str(labels), '--out', str(file)]) == 0
+    code, file = import_onnx(tmp_path, wrapped, CITY, **how)
+    assert code == 0
     assert told in capsys.readouterr().out
     logits = network(normalised(street))
     names = list(CITY.values())
@@ -191,11 +194,10 @@ def test_a_generator_and_a_segmenter_serve_the_routes(street, tmp_path):
     for name in ('openvino', 'onnxruntime'):
         (got,) = open_backend(name, 'cpu').load(load_weights(day), print)(street[None])
         assert np.abs(got[0] - wanted).max() <= 1
-    model = write_onnx(tmp_path / 'model.onnx', Network(len(CITY)))
-    labels = labels_file(tmp_path / 'labels.yaml', {'classes': list(CITY), 'name': 'city'})
-    night = tmp_path / 'night.safetensors'
-    command = ['import', 'onnx', str(model), '--labels', str(labels), '--out', str(night)]
-    assert main([*command, '--size', *map(str, SIZE)]) == 0
+    labels = {'classes': list(CITY), 'name': 'city'}
+    size = map(str, SIZE)
+    code, night = import_onnx(tmp_path, Network(len(CITY)), labels, '--size', *size)
+    assert code == 0
     for route in ('night', 'translate'):
         weights = WeightsConfig(day=str(night), night=str(night), translator=str(day))
         pipeline = Pipeline.load(PipelineConfig(route=route, backend='openvino', weights=weights))
@@ -204,10 +206,8 @@ def test_a_generator_and_a_segmenter_serve_the_routes(street, tmp_path):
 
 
 def test_torch_cannot_run_it_and_says_so(tmp_path, monkeypatch):
-    model = write_onnx(tmp_path / 'model.onnx', Network(2))
-    labels = labels_file(tmp_path / 'labels.yaml', {'classes': ['a', 'b']})
-    file = tmp_path / 'other.safetensors'
-    assert main(['import', 'onnx', str(model), '--labels', str(labels), '--out', str(file)]) == 0
+    code, file = import_onnx(tmp_path, Network(2), {'classes': ['a', 'b']})
+    assert code == 0
     weights = load_weights(file)
     with pytest.raises(WeightsError, match='imported.*onnxruntime'):
         open_backend('torch', 'cpu').load(weights, print)
@@ -228,16 +228,14 @@ def test_torch_cannot_run_it_and_says_so(tmp_path, monkeypatch):
     ],
 )
 def test_what_does_not_fit_is_named(labels, flags, words, tmp_path, capsys):
-    model = write_onnx(tmp_path / 'model.onnx', Network(2), fixed=True)
-    file = labels_file(tmp_path / 'labels.yaml', labels)
-    out = tmp_path / 'other.safetensors'
-    command = ['import', 'onnx', str(model), '--labels', str(file), '--out', str(out), *flags]
-    assert main(command) == 2
+    code, out = import_onnx(tmp_path, Network(2), labels, *flags, fixed=True)
+    assert code == 2 and not out.exists()
     assert re.search(words, capsys.readouterr().err)
-    assert not out.exists()
+    model, file = tmp_path / 'model.onnx', tmp_path / 'labels.yaml'
+    command = ['import', 'onnx', str(model), '--labels', str(file), *flags, '--out']
     for own in (model, file):
         before = own.read_bytes()
-        assert main([*command, '--out', str(own)]) == 2
+        assert main([*command, str(own)]) == 2
         assert 'is the input' in capsys.readouterr().err and own.read_bytes() == before
     model.write_bytes(b'no model')
-    assert main(command) == 2 and 'is no ONNX model' in capsys.readouterr().err
+    assert main([*command, str(out)]) == 2 and 'is no ONNX model' in capsys.readouterr().err

@@ -9,10 +9,12 @@ from importlib.util import find_spec
 import os
 from pathlib import Path
 import re
+from runpy import run_path
 import shutil
 import subprocess
 import sys
 from typing import Any
+from unittest import mock
 import xml.etree.ElementTree as ElementTree
 
 import nightseg_ros
@@ -104,17 +106,9 @@ def required(name: str) -> set[str]:
 @lru_cache
 def setup_arguments() -> dict[str, Any]:
     """Return the keyword arguments with which setup.py calls setup()."""
-    import setuptools
-
-    captured: dict[str, Any] = {}
-    namespace = {'__file__': str(ROOT / 'setup.py'), '__name__': 'setup'}
-    before = setuptools.setup
-    setuptools.setup = lambda **kwargs: captured.update(kwargs)
-    try:
-        exec((ROOT / 'setup.py').read_text(), namespace)
-    finally:
-        setuptools.setup = before
-    return captured
+    with mock.patch('setuptools.setup') as setup:
+        run_path(str(ROOT / 'setup.py'))
+    return setup.call_args.kwargs
 
 
 def test_package_xml_says_what_ros_needs_to_know():
@@ -203,14 +197,10 @@ def test_a_set_up_that_was_interrupted_can_be_called_again(tmp_path):
     subprocess.run([tmp_path / 'requirements' / 'install.sh', 'venv'], env=environ, check=True)
 
 
-def scripts() -> dict[str, str]:
-    lines = setup_arguments()['entry_points']['console_scripts']
-    return dict(line.replace(' ', '').split('=') for line in lines)
-
-
 def test_console_scripts_are_importable():
+    scripts = setup_arguments()['entry_points']['console_scripts']
     lines = []
-    for module, function in (script.split(':') for script in scripts().values()):
+    for module, function in (script.split(' = ')[1].split(':') for script in scripts):
         if room(module) != 'node' or find_spec('rclpy') is not None:
             lines.append(f'import {module} as module; assert callable(module.{function})')
     subprocess.run([sys.executable, '-c', '\n'.join(lines)], check=True, timeout=120)

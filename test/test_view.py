@@ -423,11 +423,3 @@ def test_sources_are_segmented_watched_and_summed_up_at_their_end_or_by_ctrl_c(
 def test_a_node_that_cannot_be_configured_ends_the_run(clip, capsys):
     assert main(['run', str(clip), '--backend', 'tensorrt']) == 2
     assert 'configure failed: ' in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ('source', 'words'), [('none.mp4', 'does not exist'), ('topic:', 'needs names')]
-)
-def test_a_source_that_is_none_ends_at_once(capsys, source, words):
-    assert main(['run', source]) == 2
-    assert words in capsys.readouterr().err
