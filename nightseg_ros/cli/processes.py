@@ -75,8 +75,9 @@ class Child:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it: SIGINT, SIGTERM, SIGKILL."""
-        for number, timeout in ((signal.SIGINT, 5.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 5)):
+        """End it: SIGINT, upon which it writes what it has, SIGTERM, SIGKILL."""
+        steps = (signal.SIGINT, ENDING_S), (signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0)
+        for number, timeout in steps:
             self.signal(number)
             self._wait(timeout)
 
@@ -179,21 +180,14 @@ def run_live(
 
         children = {name: start(name, *command) for name, command in commands.items()}
         player = None
-        try:
-            # masks that come before are not recorded
-            while 'recorder' in children and 'recording' not in children['recorder'].tail():
-                children['recorder'].check()
-                time.sleep(0.1)
-            if play is not None:
-                waiting = ('--wait-subscribers', '1', '--patience', str(LOADING_S))
-                player = start('bag_player', 'node.replay', *play, *waiting)
-            _wait(children, player, seconds, progress, folder / 'arrived.jsonl')
-        except KeyboardInterrupt:
-            for child in children.values():
-                # it may not have been ready for one
-                with suppress(ProcessError):
-                    child.stop(ENDING_S)
-            raise
+        # masks that come before are not recorded
+        while 'recorder' in children and 'recording' not in children['recorder'].tail():
+            children['recorder'].check()
+            time.sleep(0.1)
+        if play is not None:
+            waiting = ('--wait-subscribers', '1', '--patience', str(LOADING_S))
+            player = start('bag_player', 'node.replay', *play, *waiting)
+        _wait(children, player, seconds, progress, folder / 'arrived.jsonl')
         unread: list[str] = []
         if player is not None and player.code:
             if player.code == SOME_UNREAD:
