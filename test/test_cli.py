@@ -25,6 +25,7 @@ from nightseg_ros.cli.processes import node_parameters
 from nightseg_ros.data import pictures
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import DataError, read_image, read_labels
+from nightseg_ros.files import LOG
 from nightseg_ros.node.main import main as run_node
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.weights import load_weights, read_manifest
@@ -45,13 +46,11 @@ def weights(tmp_path_factory):
     return [*weight_flags(folder), '--backend', 'torch', '--device', 'cpu']
 
 
-def street(dark: bool, height: int = 60, width: int = 100) -> np.ndarray:
+def street(dark: bool, height: int = 60) -> np.ndarray:
     """Return a picture that the tests' estimator calls day, or night if ``dark``."""
-    image = np.full((height, width, 3), 150, np.uint8)
-    image += np.random.default_rng(0).integers(0, 9, image.shape, np.uint8)
+    image = np.random.default_rng(0).integers(150, 159, (height, 100, 3), np.uint8)
     if dark:
-        middle = height // 2
-        image[middle:] = 0
+        image[height // 2 :] = 0
     return image
 
 
@@ -362,6 +361,7 @@ def test_a_node_gets_every_name_and_progress_shows_it(capsys):
     found = node_parameters(PipelineOptions(**given))
     for name, value in given.items():
         assert yaml.safe_load(found[name.replace('weights_', 'weights.')]) == value
+    LOG.setLevel('WARNING')
     with Progress('run', None) as progress:
         progress.show(0, None, '[/front/image_raw]')
     assert '[/front/image_raw]' in capsys.readouterr().err

@@ -169,6 +169,7 @@ def test_segformer_by_its_own_library(street, tmp_path, capsys):
     weights = load_weights(file)
     assert weights.metadata.taxonomy['classes'] == list(CITY)
     assert weights.metadata.long_side == SIZE[1]
+    assert 'ImageNet' not in capsys.readouterr().out
     # another size than the one of the export
     for image in (street, street[:128, :256]):
         pixels = normalised(image)
@@ -179,6 +180,9 @@ def test_segformer_by_its_own_library(street, tmp_path, capsys):
         for name in ('openvino', 'onnxruntime'):
             got, *_ = open_backend(name, 'cpu').load(weights, print)(image[None])
             assert (got[0] == wanted.numpy()).mean() >= 0.995
+    (tmp_path / 'segformer' / 'preprocessor_config.json').unlink()
+    assert main(['import', 'segformer', str(tmp_path / 'segformer'), '--out', str(file)]) == 0
+    assert 'ImageNet' in capsys.readouterr().out
 
 
 @torch.inference_mode()

@@ -184,15 +184,13 @@ def test_an_index_shows_the_readme_and_the_pythons_that_set_up_takes():
 
 def test_a_set_up_that_was_interrupted_can_be_called_again(tmp_path):
     shutil.copytree(INSTALL.parent, tmp_path / 'requirements')
-    python, half = tmp_path / 'python', tmp_path / 'venv' / 'bin' / 'python'
-    half.parent.mkdir(parents=True)
-    half.write_text('#!/bin/sh\nexit 1')
+    python, half = tmp_path / 'python', tmp_path / 'venv' / 'bin'
+    half.mkdir(parents=True)
+    (half / 'python').symlink_to('/bin/false')
     # makes of it one that works
-    python.write_text(
-        '#!/bin/sh\ncase "$2" in *version*) echo 3.11;; venv) cp "$0" "$3"/bin/;; esac'
-    )
-    for file in (python, half):
-        file.chmod(0o755)
+    python.write_text("""#!/bin/sh
+        case "$2" in *version*) echo 3.11;; venv) ln -sf "$0" "$3"/bin/;; esac""")
+    python.chmod(0o755)
     environ = {'PATH': os.environ['PATH'], 'PYTHON': str(python)}
     subprocess.run([tmp_path / 'requirements' / 'install.sh', 'venv'], env=environ, check=True)
 

@@ -20,9 +20,6 @@ from nightseg_ros.data import Output, PaintSettings
 from nightseg_ros.dds import profile_environment
 import tyro
 
-#: Of a topic, or of a camera before its outputs.
-TOPIC_NAME = re.compile(r'(~?/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', re.ASCII)
-
 
 # no slots: a class has at most one base with them
 @dataclass(frozen=True, kw_only=True)
@@ -313,8 +310,9 @@ def record(options: RecordOptions) -> int:
 
 def check_topics(*names: str | None) -> None:
     """Raise ``ConfigError`` for the name of a topic or camera that ROS does not take."""
+    pattern = re.compile(r'(~?/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', re.ASCII)
     for name in names:
-        if name is not None and not TOPIC_NAME.fullmatch(name):
+        if name is not None and not pattern.fullmatch(name):
             raise ConfigError(
                 f"'{name}' is no name in ROS, which are letters, digits and _ between slashes"
             )

@@ -122,6 +122,8 @@ def import_segformer(options: SegformerOptions) -> int:
         )  # fmt: skip
     processor = options.folder / 'preprocessor_config.json'
     settings = read_yaml(processor) if processor.is_file() else {}  # JSON is YAML
+    if not settings:
+        print(f"there is no '{processor}': mean and deviation are taken to be ImageNet's")
     if not settings.get('do_normalize', True):
         settings |= {'image_mean': (0.0, 0.0, 0.0), 'image_std': (1.0, 1.0, 1.0)}
     size = settings.get('size', {}) if settings.get('do_resize', True) else {}

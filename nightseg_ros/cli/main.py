@@ -69,10 +69,6 @@ EXTRAS = {
 }  # fmt: skip
 
 
-#: What every verb takes; the first two may stand anywhere.
-_FLAGS = ('--quiet', '--verbose', '--help', '--version')
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     # a service may have neither
@@ -148,10 +144,11 @@ def _run(verb: str, rest: list[str]) -> int:
     from nightseg_ros.config import did_you_mean
 
     known = _verbs_below(verb)
+    near = did_you_mean(rest[0], [*known, '--quiet', '--verbose', '--help', '--version'])
     name, what = f'{verb} {rest[0]}'.strip(), 'option' if rest[0].startswith('-') else 'verb'
     print(
         f"nightseg: there is no {what} '{name}'; `{f'nightseg {verb}'.strip()} --help` lists all: "
-        f'{", ".join(known)}{did_you_mean(rest[0], [*known, *_FLAGS])}',
+        f'{", ".join(known)}{near}',
         file=sys.stderr,
     )
     return 2

@@ -20,7 +20,7 @@ from nightseg_ros.cli.bags import check_ros, with_ros
 from nightseg_ros.cli.options import parse, PipelineOptions, Progress, refuse, tell_problems
 from nightseg_ros.cli.processes import node_parameters, print_run, ros_arguments, run_live
 from nightseg_ros.config import ConfigError, Limited, Limits, NotNegative
-from nightseg_ros.files import replace_file
+from nightseg_ros.files import read_json, replace_file
 import tyro
 
 #: Before the names of topics, where SOURCE is no file.
@@ -114,9 +114,7 @@ def run(options: RunOptions) -> int:
             unread = run_live(commands, play, Path(folder), progress, seconds=options.seconds)
         except KeyboardInterrupt:
             interrupted = True
-            if not file.exists():
-                raise
-        summary = json.loads(file.read_text(encoding='utf-8'))
+        summary = read_json(file)
     for camera, counts in summary.items():
         print_run(f'nightseg run: {options.source}, {camera}', counts)
     if options.out is not None:
