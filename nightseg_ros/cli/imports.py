@@ -100,7 +100,7 @@ def import_segformer(options: SegformerOptions) -> int:
     kind = read_yaml(options.folder / 'config.json').get('model_type')
     if kind != 'segformer':
         raise ConfigError(f"'{options.folder}' holds a {kind}; a segformer is wanted")
-    found: tuple[Any, dict[str, Any]] = SegformerForSemanticSegmentation.from_pretrained(
+    found: Any = SegformerForSemanticSegmentation.from_pretrained(
         options.folder, local_files_only=True, use_safetensors=True, output_loading_info=True
     )
     network, loaded = found
