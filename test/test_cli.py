@@ -50,7 +50,8 @@ def street(dark: bool, height: int = 60) -> np.ndarray:
     """Return a picture that the tests' estimator calls day, or night if ``dark``."""
     image = np.random.default_rng(0).integers(150, 159, (height, 100, 3), np.uint8)
     if dark:
-        image[height // 2 :] = 0
+        middle = height // 2
+        image[middle:] = 0
     return image
 
 
