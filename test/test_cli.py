@@ -121,6 +121,7 @@ for verb in {verbs!r}:
         ("record o --cameras a '/b c/'", "'b c' is no name"),
         ('bag make a.png --out o --topic /', "'/' is no name"),
         ('data check images:. --json empty', 'give another name'),
+        ('import segformer . --out o', 'it needs transformers: pip install transformers'),
         ('view --port 99999', "'port' must be 0 to 65535, got 99999"),
         ('render --out o --count 0', "'count' must be at least 1, got 0"),
         ('train segmenter --data folder:x --out o --seed -1', "'seed' must be at least 0"),
@@ -130,6 +131,7 @@ for verb in {verbs!r}:
 )  # fmt: skip
 def test_errors_are_one_line_and_exit_with_2(command, words, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, 'transformers', None)
     # what can be known beforehand is said before networks are loaded
     monkeypatch.setattr('nightseg_ros.perception.pipeline.Pipeline.__init__', None)
     imwrite(tmp_path / 'a.png', street(dark=False))
@@ -152,12 +154,6 @@ def test_a_value_that_an_option_does_not_take_is_named(capsys, flag, value, word
     with pytest.raises(SystemExit, match='2'):
         main(['predict', 'a.png', '--out', 'x', f'--{flag}', value])
     assert words in ' '.join(capsys.readouterr().err.replace('│', ' ').split())
-
-
-def test_a_library_that_no_extra_brings_is_named(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'transformers', None)
-    assert main(['import', 'segformer', str(tmp_path), '--out', 'x']) == 2
-    assert 'it needs transformers: pip install transformers' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('verb', ['run', 'demo', 'replay', 'view'])

@@ -24,7 +24,6 @@ LAUNCH_FILE = ROOT / 'launch' / 'night_perception.launch.py'
 DEFAULTS = ROOT / 'config' / 'night_perception.yaml'
 # every node has it without declaring it
 BUILT_IN = {'use_sim_time'}
-KILLS = 'a node is killed and nothing follows that could clean up'
 
 # argument as typed, parameter as the node gets it
 SETTINGS = [
