@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import takewhile
@@ -100,8 +101,7 @@ def run(options: RunOptions) -> int:
     parameters |= node_parameters(options)
     # its processes must not outlive a run that is told to end
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    unread: list[str] = []
-    interrupted = False
+    unread: list[str] | None = None
     with (
         tempfile.TemporaryDirectory(prefix='nightseg-run-') as folder,
         Progress('starting', None) as progress,
@@ -110,10 +110,8 @@ def run(options: RunOptions) -> int:
         view = ['cli.main', 'view', '--host', options.host, '--summary', str(file)]
         view += ['--port', str(options.port)] if options.port is not None else []
         commands = {'view': view, 'night_perception': ['node.main', *ros_arguments(parameters)]}
-        try:
+        with suppress(KeyboardInterrupt):
             unread = run_live(commands, play, Path(folder), progress, seconds=options.seconds)
-        except KeyboardInterrupt:
-            interrupted = True
         summary = read_json(file)
     for camera, counts in summary.items():
         print_run(f'nightseg run: {options.source}, {camera}', counts)
@@ -121,12 +119,12 @@ def run(options: RunOptions) -> int:
         replace_file(options.out, (json.dumps(summary, indent=2) + '\n').encode('utf-8'))
     if not summary:
         print('nightseg run: no camera was seen', file=sys.stderr)
-    for text in unread:
+    for text in unread or []:
         print(f'not played: {text}', file=sys.stderr)
     endless = play is None or options.loop or stream_url(options.source) is not None
-    if interrupted and not (endless and summary):
+    if unread is None and not (endless and summary):
         raise KeyboardInterrupt
-    return tell_problems('run', len(unread) + (not summary), 'problems with the source')
+    return tell_problems('run', len(unread or []) + (not summary), 'problems with the source')
 
 
 def _inputs(options: RunOptions) -> tuple[dict[str, str], list[str] | None]:
@@ -222,8 +220,7 @@ def demo(options: DemoOptions) -> int:
         Progress('demo', None) as progress,
     ):
         summary = _drive(options, Path(folder), progress)
-    content = json.dumps(summary, indent=2) + '\n'
-    replace_file(options.out / 'summary.json', content.encode('utf-8'))
+    replace_file(options.out / 'summary.json', (json.dumps(summary, indent=2) + '\n').encode())
     rows = []
     for name, scores in summary['miou'].items():
         lit, dark = ('–' if scores[k] is None else f'{scores[k]:.3f}' for k in ('day', 'night'))
