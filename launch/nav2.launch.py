@@ -9,6 +9,7 @@ in config/nav2_semantic_layer.yaml.
 
 from pathlib import Path
 import re
+from runpy import run_path
 
 from launch import LaunchDescription
 from launch.actions import (
@@ -25,6 +26,7 @@ NODE = Path(__file__).absolute().parent / 'night_perception.launch.py'
 TRANSPORT = re.compile('/(compressed|ffmpeg|foxglove)$')
 #: Topic below the prefix, by output of the node.
 TOPICS = {'labels': 'mask', 'confidence': 'confidence', 'label_info': 'label_info'}
+words = run_path(str(NODE))['words']
 
 
 def generate_launch_description():
@@ -53,11 +55,11 @@ def rename(context):
         cameras = [topic.rpartition('/')[0] for topic in topics]
     if len(set(cameras)) < len(cameras) or not all(cameras):
         raise ValueError(f'give each camera a name of its own with cameras:=..., got {cameras}')
-    pairs = [pair for pair in given.get('remap', '').split(',') if pair]
+    pairs, prefix = words(given.get('remap', '')), given['prefix'].rstrip('/')
     for camera in cameras:
         below = f'/{camera.strip("/")}' if len(cameras) > 1 else ''
         for output, topic in TOPICS.items():
-            pairs.append(f'{camera}/nightseg/{output}:={given["prefix"]}{below}/{topic}')
+            pairs.append(f'{camera}/nightseg/{output}:={prefix}{below}/{topic}')
     return [SetLaunchConfiguration('remap', ','.join(pairs))]
 
 
@@ -70,8 +72,3 @@ def parameters(tree):
         elif str(key).rpartition('/')[2] != 'semantic_cloud':
             found |= parameters(value)
     return found
-
-
-def words(text):
-    """Return the items of ``a,b`` or ``[a, b]``."""
-    return [item.strip() for item in text.strip('[] ').split(',') if item.strip()]

@@ -82,8 +82,7 @@ def start(context):
             )
         )
     if switch('view', given['view']):
-        view = Node(**executable('nightseg'), arguments=['view'], output='screen')
-        processes.append(view)
+        processes.append(Node(**executable('nightseg'), arguments=['view'], output='screen'))
     if switch('rviz', given['rviz']):
         processes.append(
             Node(

@@ -33,8 +33,8 @@ def check_output(
     Raise ``error`` unless ``path`` is free, or may be replaced.
 
     It may be replaced with ``force``, where ``ours`` knows it for ``what`` this tool writes and
-    nothing else lies in it, and an empty folder may. It may not where it is one of ``inputs``,
-    lies in one or holds one.
+    nothing else lies in it, and an empty folder by a folder may. It may not where it is one of
+    ``inputs``, lies in one or holds one.
     """
     if path.parent.exists() and not path.parent.is_dir():
         raise error(f"'{path.parent}' is a file, so that '{path.name}' cannot lie in it")
@@ -51,7 +51,8 @@ def check_output(
         return
     if not force:
         raise error(f"'{path}' exists; give another name or --force")
-    if path.is_dir() and not any(path.iterdir()):
+    # a file would not replace it
+    if path.is_dir() and ours is not Path.is_file and not any(path.iterdir()):
         return
     if not ours(path):
         kind = 'folder' if path.is_dir() else 'file'

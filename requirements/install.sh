@@ -55,7 +55,8 @@ else
   needs+=(-r "requirements/ros-$distro.txt")
 fi
 
-[ -x "$venv/bin/python" ] || "$python" -m venv "${flags[@]}" "$venv"
+# one that was interrupted has a Python, but no pip
+"$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv "${flags[@]}" "$venv"
 echo "setup: installing into $venv, this takes a minute the first time, full some minutes"
 pip=("$venv/bin/python" -m pip --disable-pip-version-check --quiet)
 # what is never imported need not be compiled

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import field, make_dataclass
 from pathlib import Path
+from runpy import run_path
 import sys
 import types
 from typing import Any
@@ -75,10 +76,7 @@ class Recording:
 
     def __init__(self, path: Path) -> None:
         with _recorder_in_place():
-            module = types.ModuleType('recorded_launch_file')
-            module.__file__ = str(path)
-            exec(compile(path.read_text(), str(path), 'exec'), module.__dict__)
-        self.description = module.generate_launch_description()
+            self.description = run_path(str(path))['generate_launch_description']()
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 """The command line: light help, clear errors, and predictions that are all there."""
 
 import importlib
+from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError
 import json
 import os
 from pathlib import Path
+import shlex
 import subprocess
 import sys
 from typing import Any
@@ -18,9 +20,12 @@ from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli import machine
 from nightseg_ros.cli.machine import Setup
 from nightseg_ros.cli.main import main, VERBS
+from nightseg_ros.cli.options import PipelineOptions, Progress
+from nightseg_ros.cli.processes import node_parameters
 from nightseg_ros.data import pictures
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import DataError, read_image, read_labels
+from nightseg_ros.files import LOG
 from nightseg_ros.node.main import main as run_node
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.weights import load_weights, read_manifest
@@ -29,6 +34,7 @@ import onnxruntime
 import pytest
 from tiny_data import imwrite
 from tiny_weights import weight_flags, write_segmenter
+import yaml
 
 SCRIPTS = sorted((Path(__file__).parent.parent / 'bench').glob('*.py'))
 HEAVY = ('torch', 'cv2', 'numpy', 'rclpy', 'onnxruntime', 'openvino', 'rosbags')
@@ -40,10 +46,9 @@ def weights(tmp_path_factory):
     return [*weight_flags(folder), '--backend', 'torch', '--device', 'cpu']
 
 
-def street(dark: bool, height: int = 60, width: int = 100) -> np.ndarray:
+def street(dark: bool, height: int = 60) -> np.ndarray:
     """Return a picture that the tests' estimator calls day, or night if ``dark``."""
-    image = np.full((height, width, 3), 150, np.uint8)
-    image += np.random.default_rng(0).integers(0, 9, image.shape, np.uint8)
+    image = np.random.default_rng(0).integers(150, 159, (height, 100, 3), np.uint8)
     if dark:
         middle = height // 2
         image[middle:] = 0
@@ -68,70 +73,72 @@ for verb in {verbs!r}:
     assert done.stdout.count('usage: nightseg') == len(verbs)
 
 
-TRANSLATE = ['translate', '{tmp}/a.png', '--weights', 'translator', '--out', '{tmp}/o']
-
-
 @pytest.mark.parametrize(
-    ('arguments', 'words'),
+    ('command', 'words'),
     [
-        (['segment'], "no verb 'segment'"),
-        (['evalute'], "did you mean 'evaluate'?"),
-        (['bag', 'mak'], '`nightseg bag --help` lists all: make, predict, info'),
-        (['--quite'], "no option '--quite'"),
-        (['predict', '{tmp}/a.png', '--out', '{tmp}/o', '--weights-day', 'rendered_dai'],
-         "did you mean 'rendered_day'"),
-        (['predict', '{tmp}/a.png', '--out', '{tmp}/o', '--route', 'translate',
-          '--weights-translator', ''],
+        ('segment', "no verb 'segment'"),
+        ('evalute', "did you mean 'evaluate'?"),
+        ('bag mak', '`nightseg bag --help` lists all: make, predict, info'),
+        ('--quite', "no option '--quite'"),
+        ('predict a.png --out o --weights-day rendered_dai', "did you mean 'rendered_day'"),
+        ("predict a.png --out o --route translate --weights-translator ''",
          '--weights-translator translator'),
-        (['predict', '{tmp}/a.png', '--out', '{tmp}/a.png'], 'is a file'),
-        (['evaluate', '{tmp}/a.png', '--out', '{tmp}/o', '--compare', 'rout=day'],
-         "did you mean 'route'"),
-        (['evaluate', '{tmp}/a.png', '--out', '{tmp}/o', '--classes', 'cars'],
-         "did you mean 'car'?"),
-        (['evaluate', '--dataset', 'camvit:x', '--out', '{tmp}/o'], "did you mean 'camvid'"),
-        (['evaluate', '{tmp}/a.png', '--out', '{tmp}/o', '--sources', 'street'], '--sources'),
-        (['predict', '{tmp}/bag', '--out', '{tmp}/o', '--topic', '/front/image'],
-         "did you mean '/front/image_raw'?"),
-        (['bag', 'predict', '{tmp}/bag', '--out', '{tmp}/o', '--topic', '/frnt/image_raw'],
-         "did you mean '/front/image_raw'?"),
-        (['predict', 'nowhere.mp4', '--out', 'x'], "'nowhere.mp4' does not exist"),
-        (['train', 'painter'], "no verb 'train painter'"),
-        (['train', 'segmenter', '--config', 'nowhere.yaml'], 'nowhere.yaml'),
-        (['train', 'soup', '--weights', 'nowhere', 'none', '--out', 'x'], 'nowhere'),
-        (['train', 'pseudo_labels', '--data', 'images:x', '--teacher', 'nowhere', '--out', 'x'],
-         'nowhere'),
-        (['train', 'translator', '--data', 'images:nowhere', '--out', 'x'], 'nowhere'),
-        (['train', 'fast_translator', '--data', 'images:nowhere', '--segmenter', 'none', '--out',
-          'x'], 'none'),
-        (['calibrate', '--weights', 'nowhere', '--data', 'images:none'], 'nowhere'),
-        (['bag', 'predict', 'nowhere', '--out', 'x'], "bag 'nowhere' does not exist"),
-        (['bench', '--backend', 'opnvino'], "did you mean 'openvino'"),
-        ([*TRANSLATE, '--long-side', '3'], '64 to 4096'),
-        ([*TRANSLATE, '--style', 'moon'], "know no camera 'moon'"),
-        (['evaluate', '--out', '{tmp}/o'], '--dataset'),
-        (['evaluate', '{tmp}/bag', '--out', '{tmp}/o', '--topic', '/rear'], '/front/image_raw'),
-        (['evaluate', '{tmp}/bag', '--out', '{tmp}/o', '--workers', '0'], '--workers'),
-        (['evaluate', '{tmp}/a.png', '--out', '{tmp}/o', '--resamples', '0'], 'got 0'),
-        (['evaluate', '{tmp}/a.png', '--out', '{tmp}/o', '--threads', '999'], '0 to 256, got 999'),
-        (['predict', '{tmp}/a.png', '--out', '{tmp}/o', '--long-side', '9'], '64 to 4096'),
-        (['run', '{tmp}/a.png', '--fps', '0'], "'fps' must be above 0, got 0.0"),
-        (['view', '--port', '99999'], "'port' must be 0 to 65535, got 99999"),
-        (['render', '--out', '{tmp}/o', '--count', '0'], "'count' must be at least 1, got 0"),
-        (['train', 'segmenter', '--data', 'folder:x', '--out', '{tmp}/o', '--seed', '-1'],
-         "'seed' must be at least 0"),
-        (['train', 'segmenter', '--data', 'folder:x', '--out', '{tmp}/o', '--augment.flip', '2'],
+        ('predict a.png --out a.png', 'is a file'),
+        ('evaluate a.png --out o --compare rout=day', "did you mean 'route'"),
+        ('evaluate a.png --out o --classes cars', "did you mean 'car'?"),
+        ('evaluate --dataset camvit:x --out o', "did you mean 'camvid'"),
+        ('evaluate a.png --out o --sources street', '--sources'),
+        ('predict bag --out o --topic /front/image', "did you mean '/front/image_raw'?"),
+        ('bag predict bag --out o --topic /frnt/image_raw', "did you mean '/front/image_raw'?"),
+        ('predict nowhere.mp4 --out x', "'nowhere.mp4' does not exist"),
+        ('train painter', "no verb 'train painter'"),
+        ('train segmenter --config nowhere.yaml', 'nowhere.yaml'),
+        ('train soup --weights nowhere none --out x', 'nowhere'),
+        ('train pseudo_labels --data images:x --teacher nowhere --out x', 'nowhere'),
+        ('train translator --data images:nowhere --out x', 'nowhere'),
+        ('train fast_translator --data images:nowhere --segmenter none --out x', 'none'),
+        ('calibrate --weights nowhere --data images:none', 'nowhere'),
+        ('bag predict nowhere --out x', "bag 'nowhere' does not exist"),
+        ('bench --out a.png', 'is a file'),
+        ('translate a.png --weights translator --out o --long-side 3', '64 to 4096'),
+        ('translate a.png --weights translator --out o --style moon', "know no camera 'moon'"),
+        ('evaluate --out o', '--dataset'),
+        ('evaluate bag --out o --topic /rear', '/front/image_raw'),
+        ('evaluate bag --out o --workers 0', '--workers'),
+        ('evaluate a.png --out o --resamples 0', 'got 0'),
+        ('evaluate a.png --out o --threads 999', '0 to 256, got 999'),
+        ('predict a.png --out o --long-side 9', '64 to 4096'),
+        ('run none.mp4', 'does not exist'),
+        ('run topic:', 'needs names'),
+        ('run a.png --fps 0', "'fps' must be 0.001 to 9999, got 0.0"),
+        ('run a.png --out empty', 'give another name'),
+        ('run a.png --topic /a /b', "no topic '/a'"),
+        ('run bag --fps 5', '--fps has no effect on a bag'),
+        ('run topic:/front/image_raw --loop', '--loop has no effect on what is live'),
+        ('replay bag --stamps x', '--stamps has no effect on a bag'),
+        ('replay bag --labels /x', '--lockstep'),
+        ("replay bag --remap-to 'a b'", "'a b' is no name"),
+        ("record o --cameras a '/b c/'", "'b c' is no name"),
+        ('bag make a.png --out o --topic /', "'/' is no name"),
+        ('data check images:. --json empty', 'give another name'),
+        ('import segformer . --out o', 'it needs transformers: pip install transformers'),
+        ('view --port 99999', "'port' must be 0 to 65535, got 99999"),
+        ('render --out o --count 0', "'count' must be at least 1, got 0"),
+        ('train segmenter --data folder:x --out o --seed -1', "'seed' must be at least 0"),
+        ('train segmenter --data folder:x --out o --augment.flip 2',
          "'flip' must be 0 to 1, got 2.0"),
     ],
 )  # fmt: skip
-def test_errors_are_one_line_and_exit_with_2(arguments, words, tmp_path, capsys, monkeypatch):
+def test_errors_are_one_line_and_exit_with_2(command, words, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, 'transformers', None)
     # what can be known beforehand is said before networks are loaded
     monkeypatch.setattr('nightseg_ros.perception.pipeline.Pipeline.__init__', None)
     imwrite(tmp_path / 'a.png', street(dark=False))
+    (tmp_path / 'empty').mkdir()
     with BagWriter(tmp_path / 'bag') as bag:
         bag.write_frame('/front/image_raw', Frame(image=street(dark=False), stamp_ns=1))
-    given = [argument.replace('{tmp}', str(tmp_path)) for argument in arguments]
-    assert main([*given, '--quiet']) == 2
+    assert main([*shlex.split(command), '--quiet']) == 2
     [line] = capsys.readouterr().err.strip().splitlines()
     assert words in line
 
@@ -149,20 +156,21 @@ def test_a_value_that_an_option_does_not_take_is_named(capsys, flag, value, word
     assert words in ' '.join(capsys.readouterr().err.replace('│', ' ').split())
 
 
-def test_a_library_that_no_extra_brings_is_named(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, 'transformers', None)
-    assert main(['import', 'segformer', str(tmp_path), '--out', 'x']) == 2
-    assert 'it needs transformers: pip install transformers' in capsys.readouterr().err
-
-
 @pytest.mark.parametrize('verb', ['run', 'demo', 'replay', 'view'])
-def test_without_ros_a_verb_that_needs_it_says_so(verb, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(('spec', 'words'), [
+    (None, 'this needs ROS 2'),
+    # as sourced beside an environment of another Python
+    (ModuleSpec('rclpy', None, origin='/opt/rclpy', is_package=True), "'/opt/rclpy' was built"),
+])  # fmt: skip
+def test_without_ros_a_verb_that_needs_it_says_so(
+    verb, spec, words, tmp_path, capsys, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr('nightseg_ros.cli.bags.find_spec', lambda name: None)
+    monkeypatch.setattr('nightseg_ros.cli.bags.find_spec', lambda name: spec)
     imwrite(tmp_path / 'in' / 'a.png', street(dark=False))
     assert main([verb, *(['in'] if verb in ('run', 'replay') else [])]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f'nightseg {verb}: this needs ROS 2')
+    assert line.startswith(f'nightseg {verb}: {words}')
     assert [path.name for path in tmp_path.iterdir()] == ['in']
 
 
@@ -192,7 +200,9 @@ def test_an_interrupted_prediction_does_not_look_whole_and_can_be_made_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(pictures, 'write_picture', write)
-        assert main(command) == 130
+        capsys.readouterr()
+        assert main([*command, '--quiet']) == 130
+    assert capsys.readouterr().err == 'nightseg predict: interrupted\n'
     assert not (out / 'predictions.jsonl').exists()
     assert main(command) == 0 and not [*out.glob('.*')]
     assert len((out / 'predictions.jsonl').read_text().splitlines()) == 3
@@ -276,15 +286,6 @@ def test_a_bag_is_copied_with_its_predictions(tmp_path, capsys, weights):
     assert 'some frames could not be read (see above)' in shown.err
 
 
-def test_an_interrupted_verb_says_so_and_ends_as_a_shell_expects(monkeypatch, capsys):
-    def interrupted(arguments: object) -> int:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr('nightseg_ros.cli.machine.info', interrupted)
-    assert main(['info']) == 130
-    assert capsys.readouterr().err == 'nightseg info: interrupted\n'
-
-
 @pytest.mark.parametrize(
     'arguments',
     ['cli.main --help', 'cli.main predict --help', 'cli.main info', 'node.main --help'],
@@ -350,6 +351,17 @@ def test_a_node_prints_help_and_names_a_missing_file(module, name, parameter, tm
         done = subprocess.run([*command, *given], capture_output=True, text=True, check=False)
         last = done.stderr.splitlines()[-1]
         assert done.returncode == 2 and last.startswith(f'{name}: ') and words in last
+
+
+def test_a_node_gets_every_name_and_progress_shows_it(capsys):
+    given = {'weights_day': 'a "b"\\c.x', 'weights_translator': '', 'long_side': 64}
+    found = node_parameters(PipelineOptions(**given))
+    for name, value in given.items():
+        assert yaml.safe_load(found[name.replace('weights_', 'weights.')]) == value
+    LOG.setLevel('WARNING')
+    with Progress('run', None) as progress:
+        progress.show(0, None, '[/front/image_raw]')
+    assert '[/front/image_raw]' in capsys.readouterr().err
 
 
 def test_verbose_shows_where_an_error_comes_from(tmp_path):

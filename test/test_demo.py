@@ -96,6 +96,15 @@ def test_a_run_plays_at_the_rate_and_names_frames_that_cannot_be_read(
     assert '05.png' in capsys.readouterr().err.partition('not played: ')[2]
 
 
+def test_a_run_that_is_ended_before_a_camera_was_seen_is_interrupted(monkeypatch):
+    def run_live(commands, *_, **__):
+        Path(commands['view'][commands['view'].index('--summary') + 1]).write_text('{}')
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('nightseg_ros.cli.run.run_live', run_live)
+    assert main(['run', 'topic:/front/image_raw']) == 130
+
+
 @pytest.mark.parametrize(
     ('flags', 'words'),
     [(['--weights-night', '{tmp}/torn.safetensors'], 'torn'), (['--seconds', '0'], 'seconds')],

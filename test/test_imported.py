@@ -96,9 +96,14 @@ def normalised(image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(scaled).permute(2, 0, 1)[None]
 
 
-def labels_file(path: Path, labels: Any) -> Path:
-    path.write_text(json.dumps(labels))  # JSON is YAML
-    return path
+def import_onnx(
+    folder: Path, network: nn.Module, labels: Any, *flags: str, **how: Any
+) -> tuple[int, Path]:
+    """Import a network whose ids have these names; return exit code and file."""
+    model = write_onnx(folder / 'model.onnx', network, **how)
+    (folder / 'labels.yaml').write_text(json.dumps(labels))  # JSON is YAML
+    out, given = folder / 'other.safetensors', ('--labels', str(folder / 'labels.yaml'))
+    return main(['import', 'onnx', str(model), *given, '--out', str(out), *flags]), out
 
 
 CASES = {
@@ -115,10 +120,8 @@ def test_labels_are_those_of_the_librarys_own_pipeline(case, street, tmp_path, c
     how, told = CASES[case]
     network = Network(len(CITY)).eval()
     wrapped = ChannelsLast(network, 'ids' in case) if how.get('last') else network
-    model = write_onnx(tmp_path / 'model.onnx', wrapped, **how)
-    file = tmp_path / 'other.safetensors'
-    labels = labels_file(tmp_path / 'labels.yaml', CITY)
-    assert main(['import', 'onnx', str(model), '--labels', str(labels), '--out', str(file)]) == 0
+    code, file = import_onnx(tmp_path, wrapped, CITY, **how)
+    assert code == 0
     assert told in capsys.readouterr().out
     logits = network(normalised(street))
     names = list(CITY.values())
@@ -141,7 +144,7 @@ def test_labels_are_those_of_the_librarys_own_pipeline(case, street, tmp_path, c
 
 
 @torch.inference_mode()
-def test_segformer_by_its_own_library(street, tmp_path):
+def test_segformer_by_its_own_library(street, tmp_path, capsys):
     import transformers
 
     torch.manual_seed(0)
@@ -155,10 +158,18 @@ def test_segformer_by_its_own_library(street, tmp_path):
     processor = transformers.SegformerImageProcessor(size={'height': SIZE[0], 'width': SIZE[1]})
     processor.save_pretrained(tmp_path / 'segformer')
     file = tmp_path / 'other.safetensors'
+    # its head would be random
+    network.segformer.save_pretrained(tmp_path / 'encoder')
+    assert main(['import', 'segformer', str(tmp_path / 'encoder'), '--out', str(file)]) == 2
+    assert 'not an encoder' in capsys.readouterr().err
+    (tmp_path / 'encoder' / 'config.json').write_text('{"model_type": "vit"}')
+    assert main(['import', 'segformer', str(tmp_path / 'encoder'), '--out', str(file)]) == 2
+    assert 'holds a vit' in capsys.readouterr().err and not file.exists()
     assert main(['import', 'segformer', str(tmp_path / 'segformer'), '--out', str(file)]) == 0
     weights = load_weights(file)
     assert weights.metadata.taxonomy['classes'] == list(CITY)
     assert weights.metadata.long_side == SIZE[1]
+    assert 'ImageNet' not in capsys.readouterr().out
     # another size than the one of the export
     for image in (street, street[:128, :256]):
         pixels = normalised(image)
@@ -169,6 +180,9 @@ def test_segformer_by_its_own_library(street, tmp_path):
         for name in ('openvino', 'onnxruntime'):
             got, *_ = open_backend(name, 'cpu').load(weights, print)(image[None])
             assert (got[0] == wanted.numpy()).mean() >= 0.995
+    (tmp_path / 'segformer' / 'preprocessor_config.json').unlink()
+    assert main(['import', 'segformer', str(tmp_path / 'segformer'), '--out', str(file)]) == 0
+    assert 'ImageNet' in capsys.readouterr().out
 
 
 class Coarse(nn.Module):
@@ -184,10 +198,8 @@ class Coarse(nn.Module):
 
 
 def test_between_two_ids_lies_no_third_one(street, tmp_path):
-    model = write_onnx(tmp_path / 'model.onnx', Coarse(ids=True))
-    labels = labels_file(tmp_path / 'labels.yaml', {'classes': list('abcdefghi')})
-    file = tmp_path / 'other.safetensors'
-    assert main(['import', 'onnx', str(model), '--labels', str(labels), '--out', str(file)]) == 0
+    code, file = import_onnx(tmp_path, Coarse(ids=True), {'classes': list('abcdefghi')})
+    assert code == 0
     found, *_ = open_backend('onnxruntime', 'cpu').load(load_weights(file), print)(street[None])
     assert np.unique(found).tolist() == [0, 8]
 
@@ -205,11 +217,10 @@ def test_a_generator_and_a_segmenter_serve_the_routes(street, tmp_path):
     for name in ('openvino', 'onnxruntime'):
         (got,) = open_backend(name, 'cpu').load(load_weights(day), print)(street[None])
         assert np.abs(got[0] - wanted).max() <= 1
-    model = write_onnx(tmp_path / 'model.onnx', Network(len(CITY)))
-    labels = labels_file(tmp_path / 'labels.yaml', {'classes': list(CITY), 'name': 'city'})
-    night = tmp_path / 'night.safetensors'
-    command = ['import', 'onnx', str(model), '--labels', str(labels), '--out', str(night)]
-    assert main([*command, '--size', *map(str, SIZE)]) == 0
+    labels = {'classes': list(CITY), 'name': 'city'}
+    size = map(str, SIZE)
+    code, night = import_onnx(tmp_path, Network(len(CITY)), labels, '--size', *size)
+    assert code == 0
     for route in ('night', 'translate'):
         weights = WeightsConfig(day=str(night), night=str(night), translator=str(day))
         pipeline = Pipeline.load(PipelineConfig(route=route, backend='openvino', weights=weights))
@@ -218,10 +229,8 @@ def test_a_generator_and_a_segmenter_serve_the_routes(street, tmp_path):
 
 
 def test_torch_cannot_run_it_and_says_so(tmp_path, monkeypatch):
-    model = write_onnx(tmp_path / 'model.onnx', Network(2))
-    labels = labels_file(tmp_path / 'labels.yaml', {'classes': ['a', 'b']})
-    file = tmp_path / 'other.safetensors'
-    assert main(['import', 'onnx', str(model), '--labels', str(labels), '--out', str(file)]) == 0
+    code, file = import_onnx(tmp_path, Network(2), {'classes': ['a', 'b']})
+    assert code == 0
     weights = load_weights(file)
     with pytest.raises(WeightsError, match='imported.*onnxruntime'):
         open_backend('torch', 'cpu').load(weights, print)
@@ -234,22 +243,24 @@ def test_torch_cannot_run_it_and_says_so(tmp_path, monkeypatch):
     [
         ({'classes': ['a', 'b', 'c']}, [], 'gives .*; logits of 3 classes'),
         ({'x': 'road', 'y': 'moon'}, [], "has no class 'moon'"),
+        ({'classes': {'0': 'a', '1': 'b'}}, [], "'classes' is a list of names"),
         ({'classes': ['a', 'b']}, ['--size', '100', '100'], r'of \[192, 320\] only'),
         ({'classes': ['a', 'b']}, [], 'ids are whole numbers'),
+        ({'classes': ['a', 'b']}, ['--size', '-5', '7'], r'got \(-5, 7\)'),
+        ({'classes': ['a', 'b']}, ['--mean', 'nan', '0', '0'], 'finite.*nan'),
+        ({'classes': ['a', 'b']}, ['--output-range', '1', '1'], 'black is not white'),
     ],
 )
 def test_what_does_not_fit_is_named(labels, flags, words, tmp_path, capsys):
     network = Coarse(ids=False) if 'ids' in words else Network(2)
-    model = write_onnx(tmp_path / 'model.onnx', network, fixed=True)
-    file = labels_file(tmp_path / 'labels.yaml', labels)
-    out = tmp_path / 'other.safetensors'
-    command = ['import', 'onnx', str(model), '--labels', str(file), '--out', str(out), *flags]
-    assert main(command) == 2
+    code, out = import_onnx(tmp_path, network, labels, *flags, fixed=True)
+    assert code == 2 and not out.exists()
     assert re.search(words, capsys.readouterr().err)
-    assert not out.exists()
+    model, file = tmp_path / 'model.onnx', tmp_path / 'labels.yaml'
+    command = ['import', 'onnx', str(model), '--labels', str(file), *flags, '--out']
     for own in (model, file):
         before = own.read_bytes()
-        assert main([*command, '--out', str(own)]) == 2
+        assert main([*command, str(own)]) == 2
         assert 'is the input' in capsys.readouterr().err and own.read_bytes() == before
     model.write_bytes(b'no model')
-    assert main(command) == 2 and 'is no ONNX model' in capsys.readouterr().err
+    assert main([*command, str(out)]) == 2 and 'is no ONNX model' in capsys.readouterr().err

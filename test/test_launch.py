@@ -24,7 +24,6 @@ LAUNCH_FILE = ROOT / 'launch' / 'night_perception.launch.py'
 DEFAULTS = ROOT / 'config' / 'night_perception.yaml'
 # every node has it without declaring it
 BUILT_IN = {'use_sim_time'}
-KILLS = 'a node is killed and nothing follows that could clean up'
 
 # argument as typed, parameter as the node gets it
 SETTINGS = [
@@ -154,8 +153,8 @@ def test_rviz_shows_the_shipped_layout(launch_file):
          {'/a': '/segmentation/a', '/b': '/segmentation/b'}),
         ({'params_file': {'cameras': ['rear'], 'image_topics': ['']}, 'cameras': 'front'},
          {'front': '/segmentation'}),
-        ({'cameras': 'front,rear'},
-         {'front': '/segmentation/front', 'rear': '/segmentation/rear'}),
+        ({'cameras': '["front", rear]', 'prefix': '/s/', 'remap': '[/a:=/b]'},
+         {'front': '/s/front', 'rear': '/s/rear'}),
     ],
 )  # fmt: skip
 def test_nav2_reads_its_own_topics_also_of_a_node_that_came_back(
@@ -173,7 +172,7 @@ def test_nav2_reads_its_own_topics_also_of_a_node_that_came_back(
     assert (remap.name, include.source.path) == ('remap', str(LAUNCH_FILE))
     topics = {'labels': 'mask', 'confidence': 'confidence', 'label_info': 'label_info'}
     assert set(topics) <= {topic.name for topic in TOPICS}
-    wanted = [
+    wanted = [('/a', '/b')] * ('remap' in given) + [
         (f'{camera}/nightseg/{ours}', f'{prefix}/{theirs}')
         for camera, prefix in renamed.items() for ours, theirs in topics.items()
     ]  # fmt: skip

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 import importlib
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 import os
 from pathlib import Path
+import re
 import sys
 from typing import Annotated, Any, Literal
 
-from nightseg_ros.cli.options import PipelineOptions, Progress, tell_problems
+from nightseg_ros.cli.options import PipelineOptions, Progress, refuse, tell_problems
 from nightseg_ros.config import ConfigError, Limited, Natural, NotNegative
 from nightseg_ros.data import Output, PaintSettings
 from nightseg_ros.dds import profile_environment
@@ -93,7 +95,6 @@ class MakeBagOptions(BagOutput):
     encoding: Annotated[Literal['raw', 'png', 'jpeg'], tyro.conf.arg(name='format')] = 'raw'
     """raw and png keep every pixel; jpeg is smaller and does not."""
     compress: bool = False
-    """Pack the bag with zstd."""
 
 
 def make(options: MakeBagOptions) -> int:
@@ -101,6 +102,7 @@ def make(options: MakeBagOptions) -> int:
     from nightseg_ros.data.convert import make_bag
     from nightseg_ros.data.source import open_source
 
+    check_topics(options.topic)
     source = open_source(options.source, rate=options.rate, stamps=options.stamps)
     if source.kind == 'bag':
         raise ConfigError(f"'{options.source}' is a bag; `nightseg bag predict` copies bags")
@@ -165,10 +167,8 @@ def predict(options: PredictBagOptions) -> int:
             progress.note(f'skipped: {text}')
     taken = ', '.join(f'{route} {count}' for route, count in done.routes.most_common())
     print(f"{done.frames} frames predicted in '{options.out}'; routes: {taken}")
-    if done.problems:
-        # how many of a damaged bag nobody knows
-        print('nightseg bag predict: some frames could not be read (see above)', file=sys.stderr)
-    return 1 if done.problems else 0
+    # how many of a damaged bag nobody knows
+    return tell_problems('bag predict', 'some' * bool(done.problems), 'frames could not be read')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -256,8 +256,16 @@ class ReplayOptions(Limited):
 
 def replay(options: ReplayOptions) -> int:
     """Play in this process."""
+    from nightseg_ros.bags.reader import is_bag
+    from nightseg_ros.files import user_path
+
+    check_topics(options.remap_to, options.labels)
     if options.lockstep and options.everything:
         raise ConfigError('--lockstep plays images alone: the labels are to come from the node')
+    if not options.lockstep:
+        refuse(options, 'a replay without --lockstep', 'labels')
+    if is_bag(user_path(options.source)):
+        refuse(options, 'a bag, whose speed is --rate', 'fps', 'stamps')
     return with_ros('replay', options)
 
 
@@ -298,15 +306,32 @@ class RecordOptions(Limited):
 
 def record(options: RecordOptions) -> int:
     """Record in this process."""
+    check_topics(*(n.strip('/') for n in (*options.cameras, *options.images, *options.clouds)))
     return with_ros('record', options)
 
 
+def check_topics(*names: str | None) -> None:
+    """Raise ``ConfigError`` for the name of a topic or camera that ROS does not take."""
+    pattern = re.compile(r'(~?/)?[A-Za-z_]\w*(/[A-Za-z_]\w*)*', re.ASCII)
+    for name in names:
+        if name is not None and not pattern.fullmatch(name):
+            raise ConfigError(
+                f"'{name}' is no name in ROS, which are letters, digits and _ between slashes"
+            )
+
+
 def check_ros() -> None:
-    """Raise ``ConfigError`` where there is no ROS 2."""
-    if find_spec('rclpy') is None:
+    """Raise ``ConfigError`` where there is no ROS 2 for this Python."""
+    package = find_spec('rclpy')
+    if package is None:
         raise ConfigError(
             'this needs ROS 2 (rclpy): source a ROS 2 setup file, or '
             '`pip install -r requirements/ros-jazzy.txt`'
+        )
+    if PathFinder.find_spec('_rclpy_pybind11', package.submodule_search_locations) is None:
+        raise ConfigError(
+            f"'{package.origin}' was built for another Python than {sys.executable}: take the "
+            'interpreter of that ROS 2, or a shell that has not sourced it'
         )
 
 

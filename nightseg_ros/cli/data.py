@@ -70,10 +70,14 @@ class ExtractOptions(Limited):
 def check(options: CheckOptions) -> int:
     from nightseg_ros.data.check import check_datasets
     from nightseg_ros.files import replace_file
+    from nightseg_ros.outputs import check_output
     from nightseg_ros.taxonomy import TAXONOMIES
 
     if not options.specs:
         raise ConfigError('name one data set or more, ADAPTER:ROOT[:SPLIT]')
+    if options.json is not None:
+        check_output(options.json, 'a report', Path.is_file)
+        options.json.parent.mkdir(parents=True, exist_ok=True)
     with Progress('reading', None) as progress:
         report = check_datasets(
             options.specs, TAXONOMIES[options.taxonomy], workers=options.workers,
@@ -91,11 +95,11 @@ def extract(options: ExtractOptions) -> int:
 
     if not options.sources:
         raise ConfigError('name one recording or more: videos, bags, folders of images')
-    names = ('every', 'encoding', 'quality', 'topic', 'rate', 'force')
-    settings: dict[str, Any] = {name: getattr(options, name) for name in names}
     with Progress('reading', None) as progress:
         written, broken = extract(
-            options.sources, options.out, **settings, progress=progress.show, log=progress.note
+            options.sources, options.out, every=options.every, encoding=options.encoding,
+            quality=options.quality, topic=options.topic, rate=options.rate, force=options.force,
+            progress=progress.show, log=progress.note,
         )  # fmt: skip
     print(f"{written} frames in '{options.out}'; images:{options.out} reads them")
     return tell_problems('data extract', broken, 'frames could not be read')

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 import io
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, TYPE_CHECKING
 import warnings
@@ -30,7 +31,7 @@ class ImportOptions:
 
     out: Path
     """Weights file to write, for weights.day, weights.night or weights.translator."""
-    taxonomy: str = 'camvid11'
+    taxonomy: Literal['camvid11', 'cityscapes19', 'comma10k'] = 'camvid11'
     """What a labels file of the form 'own name: class' translates to; all routes need the same."""
     terms: Annotated[str, tyro.conf.arg(name='license')] = ''
     """What its training data allows; the node logs it when it loads the file."""
@@ -96,11 +97,19 @@ def import_segformer(options: SegformerOptions) -> int:
     import torch
     from transformers import SegformerForSemanticSegmentation
 
-    if not (options.folder / 'config.json').is_file():
-        raise ConfigError(f"'{options.folder}' holds no config.json; transformers writes one")
-    network: Any = SegformerForSemanticSegmentation.from_pretrained(
-        options.folder, local_files_only=True, use_safetensors=True
+    kind = read_yaml(options.folder / 'config.json').get('model_type')
+    if kind != 'segformer':
+        raise ConfigError(f"'{options.folder}' holds a {kind}; a segformer is wanted")
+    found: Any = SegformerForSemanticSegmentation.from_pretrained(
+        options.folder, local_files_only=True, use_safetensors=True, output_loading_info=True
     )
+    network, loaded = found
+    if missing := sorted(loaded['missing_keys']):
+        # they would be random
+        raise ConfigError(
+            f"'{options.folder}' lacks {len(missing)} tensors of a segmenter, such as "
+            f"'{missing[0]}': take one that was trained for segmentation, not an encoder"
+        )
     network.eval()
     stream = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
@@ -113,6 +122,8 @@ def import_segformer(options: SegformerOptions) -> int:
         )  # fmt: skip
     processor = options.folder / 'preprocessor_config.json'
     settings = read_yaml(processor) if processor.is_file() else {}  # JSON is YAML
+    if not settings:
+        print(f"there is no '{processor}': mean and deviation are taken to be ImageNet's")
     if not settings.get('do_normalize', True):
         settings |= {'image_mean': (0.0, 0.0, 0.0), 'image_std': (1.0, 1.0, 1.0)}
     size = settings.get('size', {}) if settings.get('do_resize', True) else {}
@@ -129,7 +140,8 @@ def import_segformer(options: SegformerOptions) -> int:
 def _write(
     model: onnx.ModelProto, options: ImportOptions, labels: dict[str, Any] | None, *,
     mean: Sequence[float], std: Sequence[float], inputs: Sequence[Path],
-    long_side: int = LONG_SIDE, **preprocessing: Any,
+    long_side: int = LONG_SIDE, output_range: tuple[float, float] = (-1.0, 1.0),
+    **preprocessing: Any,
 ) -> int:  # fmt: skip
     """Write the weights, print their layout, and compare the runtimes on a street."""
     from nightseg_ros.evaluation.agreement import agreement, OTHERS
@@ -143,12 +155,18 @@ def _write(
 
     inputs = [*inputs, *filter(None, [options.labels])]
     check_output(options.out, 'weights', Path.is_file, inputs=inputs)
-    taxonomy: Taxonomy | None = None
-    table: Sequence[int] = ()
+    if options.size and min(options.size) < 1:
+        raise ConfigError(f'--size is rows and columns above 0, got {options.size}')
+    black, white = output_range
+    if not all(map(math.isfinite, (*mean, *std, white - black))) or black == white:
+        raise ConfigError(
+            'mean, standard deviation and output range are finite, and black is not white, got '
+            f'{mean}, {std} and {output_range}'
+        )
     if options.labels is not None:
         labels = read_yaml(options.labels)
-    if labels is not None:
-        taxonomy, table = _classes(labels, options)
+    # without any it is a generator
+    taxonomy, table = (None, []) if labels is None else _classes(labels, options)
     values = {
         'network': IMPORTED, 'task': 'segment' if taxonomy else 'translate',
         'taxonomy': taxonomy.to_dict() if taxonomy else None,
@@ -157,7 +175,7 @@ def _write(
     }  # fmt: skip
     layout = import_model(
         model, options.out, from_mapping(WeightsMetadata, values), table=table, size=options.size,
-        **preprocessing,
+        output_range=output_range, **preprocessing,
     )  # fmt: skip
     channels = 'channels last' if layout.channels_last else 'channels first'
     sizes = '{}×{}'.format(*layout.size) if layout.size else 'any size'
@@ -181,10 +199,10 @@ def _classes(labels: dict[str, Any], options: ImportOptions) -> tuple[Taxonomy, 
     from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy
 
     if 'classes' not in labels:
-        if options.taxonomy not in TAXONOMIES:
-            raise ConfigError(f'--taxonomy is one of {", ".join(TAXONOMIES)}')
         taxonomy = TAXONOMIES[options.taxonomy]
         return taxonomy, [taxonomy.id_of(str(name)) for name in labels.values()]
+    if not isinstance(labels['classes'], (list, tuple)):
+        raise ConfigError(f"'classes' is a list of names by id, got {labels['classes']!r}")
     classes = tuple(str(name) for name in labels['classes'])
     ids = list(range(len(classes)))
     for taxonomy in TAXONOMIES.values():

@@ -18,8 +18,7 @@ import textwrap
 import time
 from typing import Any, Literal
 
-from nightseg_ros.cli.options import Progress, WeightsOptions
-from nightseg_ros.config import ConfigError, did_you_mean
+from nightseg_ros.cli.options import AnyBackend, Progress, WeightsOptions
 
 PACKAGES = (
     'torch', 'onnxruntime', 'openvino', 'numpy', 'opencv-python-headless', 'opencv-python',
@@ -168,7 +167,7 @@ class BenchOptions(WeightsOptions):
     """Folder to write; results of the same names are replaced."""
     short: bool = False
     """Take a third of the rounds."""
-    backend: str = 'auto'
+    backend: AnyBackend = 'auto'
     """Backend of the rows that do not compare backends."""
 
 
@@ -197,14 +196,12 @@ def setups(backend: str, backends: Sequence[str], *, translate: bool = True) -> 
 
 def bench(options: BenchOptions) -> int:
     from nightseg_ros.files import replace_file
+    from nightseg_ros.outputs import check_output
     from nightseg_ros.runtime.backends import available_backends
 
+    check_output(options.out / 'bench.json', 'a result', Path.is_file)
+    options.out.mkdir(parents=True, exist_ok=True)
     backends = [name for name, present in available_backends().items() if present]
-    if options.backend not in ('auto', *backends):
-        near = did_you_mean(options.backend, backends)
-        raise ConfigError(
-            f"--backend is auto or one of {', '.join(backends)}, got '{options.backend}'{near}"
-        )
     candidates = setups(options.backend, backends, translate=bool(options.weights_translator))
     result = {
         'format': FORMAT,
@@ -215,7 +212,6 @@ def bench(options: BenchOptions) -> int:
         'pipelines': measure(candidates, options),
     }
     text = markdown(result)
-    options.out.mkdir(parents=True, exist_ok=True)
     replace_file(options.out / 'bench.json', (json.dumps(result, indent=1) + '\n').encode())
     replace_file(options.out / 'bench.md', text.encode())
     print(text)

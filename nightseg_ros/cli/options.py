@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from nightseg_ros.perception.pipeline import PipelineConfig, WeightsConfig
 
 T = TypeVar('T')
+AnyBackend = Literal['auto', 'torch', 'onnxruntime', 'openvino', 'openvino-bf16', 'tensorrt']
 
 
 class OptionError(Exception):
@@ -66,9 +67,7 @@ class PipelineOptions(WeightsOptions):
     """'auto' follows the illumination; the others are always taken."""
     device: Literal['auto', 'cpu', 'cuda'] = 'auto'
     """Where the networks run."""
-    backend: Literal['auto', 'torch', 'onnxruntime', 'openvino', 'openvino-bf16', 'tensorrt'] = (
-        'auto'
-    )
+    backend: AnyBackend = 'auto'
     """What runs the networks."""
     long_side: int = 0
     """Long side of the networks' input in pixels; 0: what the weights were trained at."""
@@ -173,6 +172,13 @@ def read_config(options: type[T], verb: str, arguments: Sequence[str]) -> T:
     return parse(options, verb, rest, default=preset)
 
 
+def refuse(options: Any, what: str, *names: str) -> None:
+    """Raise ``ConfigError`` for options of these names that were given."""
+    for field in dataclasses.fields(options):
+        if field.name in names and getattr(options, field.name) != field.default:
+            raise ConfigError(f'--{field.name} has no effect on {what}: leave it out')
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table whose first column holds words, the others numbers."""
     table = Table(title=escape(title), title_justify='left', box=SIMPLE)
@@ -183,8 +189,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     Console().print(table)
 
 
-def tell_problems(verb: str, count: int, what: str) -> int:
-    """Print how many problems there were; return the exit code."""
+def tell_problems(verb: str, count: int | str, what: str) -> int:
+    """Print how many problems there were, '' for none; return the exit code."""
     if count:
         print(f'nightseg {verb}: {count} {what} (see above)', file=sys.stderr)
     return 1 if count else 0
@@ -196,8 +202,9 @@ class Progress(bars.Progress):
     def __init__(self, title: str, total: int | None) -> None:
         """Name what goes on and of how many."""
         super().__init__(
-            bars.SpinnerColumn(), bars.TextColumn('{task.description}'), bars.BarColumn(),
-            bars.MofNCompleteColumn(), bars.TimeElapsedColumn(), bars.TimeRemainingColumn(),
+            bars.SpinnerColumn(), bars.TextColumn('{task.description}', markup=False),
+            bars.BarColumn(), bars.MofNCompleteColumn(), bars.TimeElapsedColumn(),
+            bars.TimeRemainingColumn(),
             console=Console(stderr=True, quiet=not LOG.isEnabledFor(logging.WARNING)),
         )  # fmt: skip
         self._bar = self.add_task(title, total=total)

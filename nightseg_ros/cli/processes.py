@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing, ExitStack, suppress
 import ctypes
-from dataclasses import asdict
+from dataclasses import fields
 from http.client import HTTPConnection, HTTPException
 import json
 import os
@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nightseg_ros.cli.options import PipelineOptions, print_table, Progress
+from nightseg_ros.dds import private_domain, profile_environment
 
 #: Seconds that the node may take to load its networks; the first run exports them.
 LOADING_S = 420.0
@@ -74,8 +75,9 @@ class Child:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it: SIGINT, SIGTERM, SIGKILL."""
-        for number, timeout in ((signal.SIGINT, 5.0), (signal.SIGTERM, 2.0), (signal.SIGKILL, 5)):
+        """End it: SIGINT, upon which it writes what it has, SIGTERM, SIGKILL."""
+        steps = (signal.SIGINT, ENDING_S), (signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0)
+        for number, timeout in steps:
             self.signal(number)
             self._wait(timeout)
 
@@ -137,12 +139,14 @@ def print_run(title: str, summary: Mapping[str, Any], more: Sequence[Sequence[st
 
 
 def node_parameters(options: PipelineOptions) -> dict[str, str]:
-    """Return the options as the node's parameters."""
-    config = options.pipeline_config()
-    names = ('route', 'device', 'backend', 'long_side')
-    # an empty value would be no YAML string
-    weights = {f'weights.{name}': f'"{value}"' for name, value in asdict(config.weights).items()}
-    return {name: str(getattr(config, name)) for name in names} | weights
+    """Return the options as the node's parameters, in YAML; ``ConfigError`` as it would say."""
+    options.pipeline_config()
+    values = {field.name: getattr(options, field.name) for field in fields(PipelineOptions)}
+    return {
+        # JSON is YAML, also for no text and for one with quotes
+        name.replace('weights_', 'weights.'): json.dumps(value, ensure_ascii=False)
+        for name, value in values.items()
+    }
 
 
 def ros_arguments(parameters: Mapping[str, str]) -> list[str]:
@@ -152,51 +156,38 @@ def ros_arguments(parameters: Mapping[str, str]) -> list[str]:
 
 
 def run_live(
-    play: Sequence[str] | None, parameters: Mapping[str, str], folder: Path,
-    environ: Mapping[str, str], progress: Progress, *, page: Sequence[str] | None,
-    seconds: float = 0.0, recorder: Sequence[str] = (), clouds: Mapping[str, str] | None = None,
+    commands: Mapping[str, Sequence[str]], play: Sequence[str] | None, folder: Path,
+    progress: Progress, *, seconds: float = 0.0,
 ) -> list[str]:  # fmt: skip
     """
     Run a node until the player has ended, or for ``seconds``; return what could not be played.
 
-    ``play`` are the player's arguments, None for topics that are there; ``page`` the view's, None
-    for no view; ``recorder`` the recorder's, whose log is arrived.jsonl; ``clouds`` the parameters
-    of a semantic_cloud. Logs lie in ``folder``. ``ProcessError`` tells which process failed and
-    how its output ended; no process outlives this call, and Ctrl-C lets them write what they have.
+    ``commands`` are module and arguments of 'night_perception' and what is beside it: 'view',
+    'recorder', whose log is arrived.jsonl, 'semantic_cloud'. They end in this order. ``play`` are
+    the player's arguments, and all is in a ROS domain of its own; None for topics of this shell's.
+    Logs lie in ``folder``. ``ProcessError`` tells which process failed and how its output ended;
+    no process outlives this call, and Ctrl-C lets them write what they have.
     """
-    commands = {}
-    if page is not None:
-        commands['view'] = ('cli.main', ['view', *page])
-    if recorder:
-        commands['recorder'] = ('cli.main', ['record', *recorder])
-    if clouds is not None:
-        commands['semantic_cloud'] = ('node.semantic_cloud', ros_arguments(clouds))
-    commands['night_perception'] = ('node.main', ros_arguments(parameters))
-    environ = {**environ, 'ROS_LOG_DIR': str(folder / 'ros_log')}
+    environ = {**os.environ, **profile_environment(), 'ROS_LOG_DIR': str(folder / 'ros_log')}
     with ExitStack() as stack:
+        if play is not None:
+            environ |= stack.enter_context(private_domain())
 
-        def start(name: str, module: str, arguments: Sequence[str]) -> Child:
+        def start(name: str, module: str, *arguments: str) -> Child:
             log = folder / f'{name}.log'
             child = Child(name, f'nightseg_ros.{module}', arguments, log=log, environ=environ)
             return stack.enter_context(child)
 
         children = {name: start(name, *command) for name, command in commands.items()}
         player = None
-        try:
-            # masks that come before are not recorded
-            while recorder and 'recording' not in children['recorder'].tail():
-                children['recorder'].check()
-                time.sleep(0.1)
-            if play is not None:
-                waiting = ['--wait-subscribers', '1', '--patience', str(LOADING_S)]
-                player = start('bag_player', 'node.replay', [*play, *waiting])
-            _wait(children, player, seconds, progress, folder / 'arrived.jsonl')
-        except KeyboardInterrupt:
-            for child in children.values():
-                # it may not have been ready for one
-                with suppress(ProcessError):
-                    child.stop(ENDING_S)
-            raise
+        # masks that come before are not recorded
+        while 'recorder' in children and 'recording' not in children['recorder'].tail():
+            children['recorder'].check()
+            time.sleep(0.1)
+        if play is not None:
+            waiting = ('--wait-subscribers', '1', '--patience', str(LOADING_S))
+            player = start('bag_player', 'node.replay', *play, *waiting)
+        _wait(children, player, seconds, progress, folder / 'arrived.jsonl')
         unread: list[str] = []
         if player is not None and player.code:
             if player.code == SOME_UNREAD:

@@ -1,28 +1,27 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""``nightseg view`` and ``nightseg run``: watch the cameras of the graph, or one's own footage."""
+"""``nightseg view``, ``run`` and ``demo``: cameras of the graph, own footage, a rendered drive."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import takewhile
 import json
-import os
 from pathlib import Path
+import platform
 import signal
 import sys
 import tempfile
-from typing import Annotated
+from typing import Annotated, Any
 
 from nightseg_ros.cli.bags import check_ros, with_ros
-from nightseg_ros.cli.options import parse, PipelineOptions, Progress, tell_problems
-from nightseg_ros.cli.processes import node_parameters, print_run, run_live
+from nightseg_ros.cli.options import parse, PipelineOptions, Progress, refuse, tell_problems
+from nightseg_ros.cli.processes import node_parameters, print_run, ros_arguments, run_live
 from nightseg_ros.config import ConfigError, Limited, Limits, NotNegative
-from nightseg_ros.dds import private_domain, profile_environment
-from nightseg_ros.files import replace_file
+from nightseg_ros.files import read_json, replace_file
 import tyro
 
 #: Before the names of topics, where SOURCE is no file.
@@ -77,9 +76,9 @@ class RunOptions(PageOptions, PipelineOptions):
     """What to segment."""
     topic: tuple[str, ...] = ()
     """Image topics of a bag; without them all cameras."""
-    fps: float | None = None
+    fps: Annotated[float | None, Limits(0.001, 9999)] = None
     """Frames a second of a folder, or of a video instead of its own."""
-    rate: float = 1.0
+    rate: Annotated[float, Limits(0.001, 9999)] = 1.0
     """Times the recorded speed."""
     loop: bool = False
     """Start again at the end, until Ctrl-C."""
@@ -87,12 +86,6 @@ class RunOptions(PageOptions, PipelineOptions):
     """End after so much of SOURCE; 0 plays all."""
     out: Path | None = None
     """File for the summary as JSON."""
-
-    def __post_init__(self) -> None:
-        Limited.__post_init__(self)
-        for name, value in (('rate', self.rate), ('fps', self.fps)):
-            if value is not None and not 0 < value < 1e6:
-                raise ValueError(f"'{name}' must be above 0, got {value}")
 
 
 def run(options: RunOptions) -> int:
@@ -108,60 +101,57 @@ def run(options: RunOptions) -> int:
     parameters |= node_parameters(options)
     # its processes must not outlive a run that is told to end
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    unread: list[str] = []
-    interrupted = False
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='nightseg-run-')))
-        environ = {**os.environ, **profile_environment()}
-        if play is not None:
-            environ |= stack.enter_context(private_domain())
-        file = folder / 'summary.json'
-        page = ['--host', options.host, '--summary', str(file)]
-        page += ['--port', str(options.port)] if options.port is not None else []
-        progress = stack.enter_context(Progress('starting', None))
-        try:
-            unread = run_live(
-                play, parameters, folder, environ, progress, page=page, seconds=options.seconds
-            )
-        except KeyboardInterrupt:
-            interrupted = True
-            if not file.exists():
-                raise
-        summary = json.loads(file.read_text(encoding='utf-8'))
+    unread: list[str] | None = None
+    with (
+        tempfile.TemporaryDirectory(prefix='nightseg-run-') as folder,
+        Progress('starting', None) as progress,
+    ):
+        file = Path(folder) / 'summary.json'
+        view = ['cli.main', 'view', '--host', options.host, '--summary', str(file)]
+        view += ['--port', str(options.port)] if options.port is not None else []
+        commands = {'view': view, 'night_perception': ['node.main', *ros_arguments(parameters)]}
+        with suppress(KeyboardInterrupt):
+            unread = run_live(commands, play, Path(folder), progress, seconds=options.seconds)
+        summary = read_json(file)
     for camera, counts in summary.items():
         print_run(f'nightseg run: {options.source}, {camera}', counts)
     if options.out is not None:
         replace_file(options.out, (json.dumps(summary, indent=2) + '\n').encode('utf-8'))
     if not summary:
         print('nightseg run: no camera was seen', file=sys.stderr)
-    for text in unread:
+    for text in unread or []:
         print(f'not played: {text}', file=sys.stderr)
     endless = play is None or options.loop or stream_url(options.source) is not None
-    if interrupted and not endless:
+    if unread is None and not (endless and summary):
         raise KeyboardInterrupt
-    return tell_problems('run', len(unread) + (not summary), 'problems with the source')
+    return tell_problems('run', len(unread or []) + (not summary), 'problems with the source')
 
 
 def _inputs(options: RunOptions) -> tuple[dict[str, str], list[str] | None]:
     """Return the node's parameters and the player's arguments, None for topics that are there."""
     from nightseg_ros.perception.result import TRANSPORTS
+    from nightseg_ros.perception.video import stream_url
 
     if options.source.startswith(TOPIC):
         topics = [name for name in options.source.removeprefix(TOPIC).split(',') if name]
         if not topics:
             raise ConfigError(f'{TOPIC} needs names, such as {TOPIC}/front/image_raw,/rear/image')
+        refuse(options, 'what is live', 'topic', 'fps', 'rate', 'loop')
         last = [name.rpartition('/')[2] for name in topics]
         return _cameras(topics, [name if name in TRANSPORTS else 'raw' for name in last]), None
     from nightseg_ros.bags.reader import BagReader
     from nightseg_ros.data.source import open_source
 
-    topic = options.topic[0] if len(options.topic) == 1 else None
+    topic = next(iter(options.topic), None)
     source = open_source(options.source, topic, rate=options.fps, every_camera=True)
     play = [options.source, '--rate', str(options.rate), '--seconds', str(options.seconds)]
     play += ['--fps', str(options.fps)] if options.fps else []
     play += ['--loop'] if options.loop else []
     if source.kind != 'bag':
+        if stream_url(options.source) is not None:
+            refuse(options, 'what is live', 'rate')
         return {}, play
+    refuse(options, 'a bag, whose speed is --rate', 'fps')
     topics = list(options.topic or source.topics)
     with BagReader(source.path) as bag:
         types = [bag.image_topic(topic).msgtype.replace('/msg/', '/') for topic in topics]
@@ -183,3 +173,116 @@ def _cameras(topics: Sequence[str], transports: Sequence[str]) -> dict[str, str]
     video = transports[0] in ('ffmpeg', 'foxglove')
     names = [topic if video else base_topic(topic) for topic in topics]
     return {'image_topics': json.dumps(names), 'transport': transports[0]}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DemoOptions(PipelineOptions):
+    """
+    Play a rendered drive to a real night_perception node, record what it publishes, and show it.
+
+    The drive goes from day through dusk, night and a tunnel into glare; the weights were trained
+    on such frames. `nightseg run` takes your own video. Writes summary.json, overlay.mp4 and
+    contact_sheet.jpg into --out.
+    """
+
+    out: Path = Path('out/demo')
+    """Folder to write; results of the same names are replaced."""
+    seconds: float = 45.0
+    """Length of the drive."""
+    fps: float = 10.0
+    """Its frames a second."""
+    size: tuple[int, int] = (640, 360)
+    """Its width and height."""
+    seed: int = 0
+    """Another seed, another street."""
+    weights_day: str = 'rendered_day'
+    weights_night: str = 'rendered_night'
+    weights_illumination: str = 'rendered_illumination'
+    clouds: bool = False
+    """Label the points of a LiDAR, too, and show them from above."""
+    view: bool = False
+    """Serve a live page meanwhile, and print its address."""
+    keep_bag: bool = False
+    """Keep the bags of the run in OUT/bags."""
+
+
+def demo(options: DemoOptions) -> int:
+    """Play, record, score and draw, in a folder that is removed at the end."""
+    from nightseg_ros.outputs import check_output
+
+    check_ros()
+    # its processes must not outlive a demo that is told to end
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    check_output(options.out / 'summary.json', 'a summary', Path.is_file)
+    options.out.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(dir=options.out, prefix='.work-') as folder,
+        Progress('demo', None) as progress,
+    ):
+        summary = _drive(options, Path(folder), progress)
+    replace_file(options.out / 'summary.json', (json.dumps(summary, indent=2) + '\n').encode())
+    rows = []
+    for name, scores in summary['miou'].items():
+        lit, dark = ('–' if scores[k] is None else f'{scores[k]:.3f}' for k in ('day', 'night'))
+        rows.append([f'mIoU, route {name}', f'lit {lit}, dark {dark}'])
+    print_run('nightseg demo', summary, rows)
+    for name in ('summary.json', 'overlay.mp4', 'contact_sheet.jpg'):
+        print(options.out / name)
+    return 0
+
+
+def _drive(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]:
+    """Return the summary; the bags lie in ``work`` or OUT/bags, the logs in ``work``."""
+    from nightseg_ros.bags.writer import check_bag_output
+    from nightseg_ros.clouds.geometry import as_text
+    from nightseg_ros.evaluation.live import read_live_run, review_drive
+    from nightseg_ros.perception.pipeline import Pipeline
+    from nightseg_ros.simulation.drive import (
+        CLOUD_TOPIC,
+        Drive,
+        IMAGE_TOPIC,
+        INFO_TOPIC,
+        PLACES,
+        write_drive,
+    )
+
+    config = options.pipeline_config()
+    bags = options.out / 'bags' if options.keep_bag else work
+    bag, recorded = bags / 'drive', bags / 'recorded'
+    for output in (bag, recorded):
+        check_bag_output(output, [], force=True)
+    drive = Drive(seed=options.seed, size=options.size, fps=options.fps, seconds=options.seconds)
+    progress.show(0, None, 'loading the networks')
+    # an error in weights, backend or device ends the demo here; the node would wait for a better
+    # configuration. It finds the exported networks in the cache.
+    Pipeline.load(config, log=progress.note)
+    lit = write_drive(
+        bag, drive, lidar_every=2 if options.clouds else 0,
+        progress=lambda done, total: progress.show(done, total, 'rendering the drive'),
+    )  # fmt: skip
+    sent, arrived = work / 'sent.jsonl', work / 'arrived.jsonl'
+    play = [str(bag), '--topic', IMAGE_TOPIC, '--log', str(sent)]
+    record = [str(recorded), '--force', '--cameras', 'camera', '--outputs', 'labels', 'status']
+    record += ['--log', str(arrived)]
+    commands = {'view': ['cli.main', 'view']} if options.view else {}
+    commands['recorder'] = ['cli.main', 'record', *record]
+    if options.clouds:
+        play += ['--also', INFO_TOPIC, CLOUD_TOPIC]
+        commands['recorder'] += ['--clouds', '/lidar/nightseg/points']
+        # rendering, recording and both nodes share this machine
+        clouds = {'use_tf': 'false', 'max_wait': '1.0'}
+        clouds['transforms'] = json.dumps([as_text(*place) for place in PLACES])
+        commands['semantic_cloud'] = ['node.semantic_cloud', *ros_arguments(clouds)]
+    commands['night_perception'] = ['node.main', *ros_arguments(node_parameters(options))]
+    run_live(commands, play, work, progress)
+    run = read_live_run(recorded, sent, arrived)
+    miou = review_drive(options.out, bag, lit, run, recorded, config, progress=progress.show)
+    return {
+        'input': 'rendered',
+        **run.summary(),
+        'miou': miou,
+        'seconds': options.seconds,
+        'seed': options.seed,
+        'weights': [options.weights_day, options.weights_night],
+        'machine': f'{platform.system()} {platform.machine()}',
+    }
