@@ -17,12 +17,15 @@ from functools import partial
 from pathlib import Path
 import platform
 import time
+from typing import Annotated
 
-import cv2
-from nightseg_ros.config import Limited, Natural, Positive, to_mapping
+from nightseg_ros.config import Limited, Limits, Natural, Positive, to_mapping
+from nightseg_ros.data.photometric import jpeg
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.data.source import open_source
+from nightseg_ros.files import user_path
 from nightseg_ros.networks.illumination import IlluminationNet
+from nightseg_ros.outputs import check_output
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import ground_light, thumbnail
 from nightseg_ros.perception.video import VIDEO_SUFFIXES
@@ -53,7 +56,7 @@ class IlluminationConfig(Limited):
     out: str
     """The weights file to write."""
     steps: Positive = 1200
-    batch: Positive = 32
+    batch: Annotated[int, Limits(2)] = 32
     seed: Natural = 0
     license: str = 'research, non-commercial'  # noqa: A003
     """What the training data allows; written into the weights."""
@@ -67,7 +70,8 @@ class IlluminationConfig(Limited):
 
 def train_illumination(config: IlluminationConfig, log: Log = print) -> Path:
     """Read the data, train, write the weights and return their path."""
-    sets = load_thumbnails(config.data)
+    check_output(Path(config.out), 'weights', Path.is_file)
+    sets = load_thumbnails(config.data, log)
     for (camera, light), images in sets.items():
         log(f'{camera}: {len(images)} frames by {light}')
     network = fit(sets, config, log)
@@ -152,10 +156,10 @@ def sources(specs: Sequence[str]) -> Iterator[tuple[str, str, Path]]:
         camera, _, path = rest.partition(':')
         if light not in ('day', 'night') or not camera or not path:
             raise ValueError(f"'data': '{spec}' must be day:CAMERA:PATH or night:CAMERA:PATH")
-        yield camera, light, Path(path)
+        yield camera, light, user_path(path)
 
 
-def load_thumbnails(specs: Sequence[str]) -> Thumbnails:
+def load_thumbnails(specs: Sequence[str], log: Log = print) -> Thumbnails:
     """Read what all entries of ``data`` name; ``DataError`` for a path without a frame."""
     sets: dict[tuple[str, str], list[npt.NDArray[np.uint8]]] = {}
     for camera, light, path in sources(specs):
@@ -164,7 +168,9 @@ def load_thumbnails(specs: Sequence[str]) -> Thumbnails:
         for file in [path] if path.exists() else sorted(path.parent.glob(path.name)):
             stride = VIDEO_STRIDE if file.suffix.lower() in VIDEO_SUFFIXES else 1
             for index, (_, frame) in enumerate(open_source(file)):
-                if index % stride == 0 and isinstance(frame, Frame):
+                if not isinstance(frame, Frame):
+                    log(f'left out: {frame}')
+                elif index % stride == 0:
                     images.append(thumbnail(frame.image, frame.order, STORED_SIZE))
         if len(images) == before:
             raise DataError(
@@ -319,10 +325,8 @@ def _relight(light: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 def _flare(count: int, generator: torch.Generator) -> torch.Tensor:
     """Draw one white halo per frame, [B, 1, 64, 96] in linear light, 0–2 at its centre."""
-    x = torch.rand(count, 1, 1, generator=generator) * 96
-    y = torch.rand(count, 1, 1, generator=generator) * 64
-    size = 2 + 10 * torch.rand(count, 1, 1, generator=generator)
-    peak = 0.3 + 1.7 * torch.rand(count, 1, 1, generator=generator)
+    limits = ((0, 96), (0, 64), (2, 12), (0.3, 2))
+    x, y, size, peak = (_uniform(generator, count, *pair, 1, 1) for pair in limits)
     rows = torch.arange(64.0)[None, :, None]
     columns = torch.arange(96.0)[None, None, :]
     square = (columns - x) ** 2 + (rows - y) ** 2
@@ -335,7 +339,5 @@ def _jpeg(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     quality = torch.randint(40, 96, (len(images),), generator=generator)
     for index in torch.nonzero(chosen)[:, 0].tolist():
         pixels = images[index].permute(1, 2, 0).contiguous().numpy().astype(np.uint8)
-        coded = cv2.imencode('.jpg', pixels, [cv2.IMWRITE_JPEG_QUALITY, int(quality[index])])[1]
-        decoded = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.float32)
-        images[index] = torch.from_numpy(decoded).permute(2, 0, 1)
+        images[index] = torch.from_numpy(jpeg(pixels, int(quality[index]))).permute(2, 0, 1)
     return images
