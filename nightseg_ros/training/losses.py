@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,12 +27,9 @@ COUNTED = 100
 
 
 def segmentation_loss(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    lovasz: float,
+    logits: torch.Tensor, labels: torch.Tensor, *, lovasz: float,
     weight: torch.Tensor | None = None,
-) -> torch.Tensor:
+) -> torch.Tensor:  # fmt: skip
     """
     Cross entropy plus ``lovasz`` × Lovász-softmax, a scalar.
 
@@ -54,9 +51,7 @@ def mean_cross_entropy(
     logits: torch.Tensor, labels: torch.Tensor, *, weight: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Cross entropy, the (weighted) mean over all labelled pixels; 0 where there are none."""
-    known = labels != UNLABELLED
-    mass = known.sum() if weight is None else weight[labels[known]].sum()
-    if not bool(mass > 0):
+    if not bool((labels != UNLABELLED).any()):
         return logits.sum() * 0
     return F.cross_entropy(logits, labels, ignore_index=UNLABELLED, weight=weight)
 
@@ -93,11 +88,15 @@ def class_weights(samples: Sequence[Sample], classes: int, balance: float) -> to
     return torch.from_numpy(weights).float()
 
 
+def halved(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return logits and ids at half the labels' size, from which the deployed graph labels."""
+    ids = labels[:, 1::2, 1::2].long()
+    return F.interpolate(logits.float(), size=ids.shape[1:], mode='bilinear'), ids
+
+
 def half_size_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return the mean over the labelled pixels at half size, 0 where there are none."""
-    ids = labels[:, 1::2, 1::2].long()
-    half = F.interpolate(logits.float(), size=ids.shape[1:], mode='bilinear')
-    return mean_cross_entropy(half, ids)
+    return mean_cross_entropy(*halved(logits, labels))
 
 
 # -- generators and discriminators (least squares, Mao et al. 2017) ------------------------------
@@ -128,26 +127,18 @@ def weighted_sum(losses: Mapping[str, torch.Tensor], weights: Mapping[str, float
 
 
 def parameter_groups(
-    network: nn.Module,
-    rate: float,
-    weight_decay: float,
-    factor: Callable[[str], float] = lambda name: 1.0,
+    network: nn.Module, rate: float, *, weight_decay: float, encoder: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Split the parameters by ``rate`` × ``factor(name)``; norms and biases decay nothing."""
+    """Split the parameters: ``encoder`` × ``rate`` for an encoder; only kernels decay."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
+        peak = rate * (encoder if name.startswith('encoder.') else 1.0)
         decay = weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((rate * factor(name), decay), []).append(parameter)
+        groups.setdefault((peak, decay), []).append(parameter)
     return [
         {'params': parameters, 'lr': peak, 'weight_decay': decay}
         for (peak, decay), parameters in groups.items()
     ]
-
-
-def poly(step: int, *, steps: int, warm_up: int) -> float:
-    """Return the learning rate's factor: linear warm-up, then (1 - t)^0.9."""
-    warm = min(1.0, (step + 1) / max(1, warm_up))
-    return float(warm * (1 - step / steps) ** 0.9)
 
 
 # -- mixed precision on CPUs ---------------------------------------------------------------------

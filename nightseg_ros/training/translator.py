@@ -24,7 +24,7 @@ from nightseg_ros.networks.generators import PatchGAN, ResnetGenerator
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
 from nightseg_ros.training.crops import ImagePool, picture_grid, to_network, UnpairedCrops
 from nightseg_ros.training.losses import discriminator_loss, generator_loss, weighted_sum
-from nightseg_ros.training.run import data_names, RunConfig, TrainingRun
+from nightseg_ros.training.run import data_names, LongSide, RunConfig, TrainingRun
 from nightseg_ros.weights import load_weights, WeightsError
 import torch
 from torch import nn
@@ -72,13 +72,13 @@ class TranslatorConfig(RunConfig):
     """The networks are told the camera; False is one style for all, as published."""
     crop: int = 256
     """Side of the square crops; in use any size goes."""
-    long_side: int = 480
+    long_side: LongSide = 480
     """Long side of the whole pictures that the crops come from, and of those in use."""
     day_to_night: DirectionConfig = field(default_factory=DirectionConfig)
     night_to_day: DirectionConfig = field(default_factory=lambda: DirectionConfig(cycle=5.0))
     batch: Positive = 1
     steps: Positive = 50_000
-    rate: float = 2e-4
+    rate: NotNegative = 2e-4
     """Learning rate of Adam in the first half; then it falls to 0 in a line."""
     workers: Natural = 1
     checkpoint_every: Positive = 200
@@ -135,8 +135,8 @@ def train_translator(
     config: TranslatorConfig, log: Callable[[str], None] = print
 ) -> tuple[Path, Path]:
     """Run the recipe, or go on with an interrupted run; return the weights of A→B and of B→A."""
-    run = TrainingRun(config, log)
     segmenters, hashes = _segmenters(config)
+    run = TrainingRun(config, log, judges={'segmenters': hashes})
     taxonomy = segmenters[0].taxonomy if segmenters else CAMVID11
     crops = UnpairedCrops(
         open_all(config.data, taxonomy), crop=(config.crop, config.crop),
@@ -158,10 +158,9 @@ def train_translator(
     pool_A, pool_B = (ImagePool(POOL, config.seed * 2 + side) for side in (0, 1))
     run.keep('pool_A', pool_A)
     run.keep('pool_B', pool_B)
-    directions = {'AB': config.day_to_night, 'BA': config.night_to_day}
     weights = {
         f'{kind}_{way}': weight
-        for way, direction in directions.items()
+        for way, direction in (('AB', config.day_to_night), ('BA', config.night_to_day))
         for kind, weight in to_mapping(direction).items()
     }
     with run:
@@ -207,9 +206,8 @@ def train_translator(
             run.save(
                 way, network,
                 run.metadata(
-                    'segmenter', 'night_segmenter', network='resnet_generator', arch=arch,
-                    task='translate', long_side=config.long_side, data=data_names(config.data),
-                    training={'way': way, 'segmenters': hashes},
+                    {'way': way}, network='resnet_generator', arch=arch, task='translate',
+                    long_side=config.long_side, data=data_names(config.data),
                 ),
             )
             for way, network in (
@@ -220,12 +218,9 @@ def train_translator(
 
 
 def semantic_loss(
-    before: FrozenSegmenter,
-    after: FrozenSegmenter,
-    real: torch.Tensor,
-    fake: torch.Tensor,
+    before: FrozenSegmenter, after: FrozenSegmenter, real: torch.Tensor, fake: torch.Tensor,
     labels: torch.Tensor,
-) -> torch.Tensor:
+) -> torch.Tensor:  # fmt: skip
     """Cross entropy of ``after`` on fake against ``before`` on real; known int [B, H, W] win."""
     with torch.no_grad():
         target = before(real).float().softmax(1)
