@@ -40,6 +40,9 @@ def _recipe(
     """Return the verb that runs a training with its config and names what it wrote."""
 
     def run(arguments: Sequence[str]) -> int:
+        # whoever follows a log sees each line at once
+        with suppress(AttributeError):
+            sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         training = importlib.import_module(f'nightseg_ros.training.{module or verb}')
         options = read_config(getattr(training, config), f'train {verb}', arguments)
         done = getattr(training, function)(options)
@@ -206,9 +209,9 @@ def publish(options: PublishOptions) -> int:
         weights, changes['bfloat16'] = _rounded(weights, options)
     metadata = dataclasses.replace(weights.metadata, **changes)
     weights = dataclasses.replace(weights, metadata=metadata)
-    sha256 = replace_weights(path, weights, half=options.half)
+    shipped = replace_weights(path, weights, half=options.half)
     write_manifest(options.models)
-    print(f"'{path}': {path.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256}")
+    print(f"'{path}': {path.stat().st_size / 1e6:.1f} MB, SHA-256 {shipped.sha256}")
     return 0
 
 
@@ -221,7 +224,7 @@ def _rounded(weights: Weights, options: PublishOptions) -> tuple[Weights, float]
     from nightseg_ros.evaluation.agreement import agreement, source_images
     from nightseg_ros.runtime.backends import FLOAT32_LAYERS
     from nightseg_ros.training.average import replace_weights, round_weights
-    from nightseg_ros.weights import load_weights, RELIABILITY
+    from nightseg_ros.weights import RELIABILITY
 
     tensors = round_weights(weights, FLOAT32_LAYERS)
     tensors |= {name: t for name, t in weights.tensors.items() if name.startswith(RELIABILITY)}
@@ -229,8 +232,7 @@ def _rounded(weights: Weights, options: PublishOptions) -> tuple[Weights, float]
     with TemporaryDirectory(prefix='nightseg-') as scratch:
         path = Path(scratch) / options.weights.name
         rounded = dataclasses.replace(weights, tensors=tensors)
-        replace_weights(path, rounded, half=options.half, graph=False)
-        weights = load_weights(path)
+        weights = replace_weights(path, rounded, half=options.half, graph=False)
     worst = 1.0
     for folder in options.bf16:
         images = source_images(folder, options.frames)

@@ -17,7 +17,15 @@ from nightseg_ros.files import replace_file
 from nightseg_ros.networks import build_from
 from nightseg_ros.outputs import check_output
 from nightseg_ros.runtime.export import embed_graph
-from nightseg_ros.weights import load_weights, network_tensors, save_weights, Weights, WeightsError
+from nightseg_ros.weights import (
+    load_weights,
+    MANIFEST,
+    network_tensors,
+    save_weights,
+    Weights,
+    WeightsError,
+    write_manifest,
+)
 import torch
 from torch import fx, nn
 
@@ -75,11 +83,8 @@ def average_weights(config: AverageConfig) -> Path:
         ratio=sum(part.metadata.ratio for part in parts) / len(parts),
         license=_union([part.metadata.license for part in parts], '; '),
         # the mean was neither calibrated, nor compared in bfloat16, nor scored
-        temperature=1.0,
-        bfloat16=0.0,
-        metrics={},
-        commit='',
-    )
+        temperature=1.0, bfloat16=0.0, metrics={}, commit='',
+    )  # fmt: skip
     save_weights(path, mean, metadata)
     return path
 
@@ -106,12 +111,12 @@ def _union(texts: Sequence[str], separator: str) -> str:
     return separator.join(dict.fromkeys(named))
 
 
-def replace_weights(path: Path, weights: Weights, *, half: bool, graph: bool = True) -> str:
+def replace_weights(path: Path, weights: Weights, *, half: bool, graph: bool = True) -> Weights:
     """
-    Write weights as ``path``, with their graph unless it is not wanted; return the SHA-256.
+    Write weights as ``path``, with their graph unless it is not wanted; return what is there now.
 
     They are finished and read elsewhere, so that only whole ones take the place of others:
-    weights without their graph would need torch on a vehicle.
+    weights without their graph would need torch on a vehicle. A manifest beside them is renewed.
     """
     for name, tensor in weights.tensors.items() if half else ():
         if tensor.is_floating_point() and not tensor.half().isfinite().all():
@@ -120,9 +125,13 @@ def replace_weights(path: Path, weights: Weights, *, half: bool, graph: bool = T
     with TemporaryDirectory(prefix='.nightseg-', dir=path.parent) as folder:
         whole = Path(folder) / path.name
         save_weights(whole, weights.tensors, weights.metadata, half=half)
-        sha256 = embed_graph(whole) if graph else load_weights(whole).sha256
+        if graph:
+            embed_graph(whole)
+        written = dataclasses.replace(load_weights(whole), path=path)
         replace_file(path, whole.read_bytes(), durable=True)
-    return sha256
+    if (path.parent / MANIFEST).exists():
+        write_manifest(path.parent)
+    return written
 
 
 def round_weights(weights: Weights, exact: int) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ like and what its features say of the share of right pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.photometric import corrupted
 from nightseg_ros.data.sample import DataError, labelled, read_image, read_pair, Sample
 from nightseg_ros.outputs import check_output
+from nightseg_ros.runtime.backend import Log
 from nightseg_ros.runtime.graph import (
     FEATURES,
     graph_of,
@@ -36,12 +37,10 @@ from nightseg_ros.training.average import replace_weights
 from nightseg_ros.weights import (
     has_reliability,
     load_weights,
-    MANIFEST,
     network_tensors,
     RELIABILITY,
     Weights,
     WeightsError,
-    write_manifest,
 )
 import numpy as np
 import numpy.typing as npt
@@ -49,8 +48,9 @@ import torch
 
 Image = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
+#: Logits float32 [N, classes] of labelled pixels and their ids uint8 [N], none of them 255.
+Pixels = tuple[Logits, Image]
 Doubles = npt.NDArray[np.float64]
-Log = Callable[[str], None]
 #: Temperatures between which the best one is looked for; pixels drawn of each frame for it.
 LOW, HIGH, PIXELS = 0.1, 20.0, 2000
 #: Faults shown on each labelled day frame.
@@ -106,10 +106,7 @@ def calibrate(config: CalibrationConfig, log: Log = lambda text: None) -> Weight
         # the doubt that is weighed is that of the calibrated confidence
         head, about['reliability'] = _reliability_head(weights, config, log)
         tensors |= {RELIABILITY + name: tensor for name, tensor in head.items()}
-    replace_weights(path, weights, half=half, graph=bool(weights.graph))
-    if (path.parent / MANIFEST).exists():
-        write_manifest(path.parent)
-    return load_weights(path)
+    return replace_weights(path, weights, half=half, graph=bool(weights.graph))
 
 
 # -- frames --------------------------------------------------------------------------------------
@@ -146,10 +143,6 @@ def _spread(specification: str, taxonomy: Taxonomy, count: int) -> list[Sample]:
 
 
 # -- temperature ---------------------------------------------------------------------------------
-
-
-#: Logits float32 [N, classes] of labelled pixels and their ids uint8 [N], none of them 255.
-Pixels = tuple[Logits, Image]
 
 
 def collect_pixels(weights: Weights, config: CalibrationConfig, log: Log) -> dict[str, Pixels]:
@@ -256,11 +249,9 @@ def _reliability_head(
             f'{len(good)} and {len(judged)}: give more --frames, --good or --faults-on'
         )
     return fit_reliability(stack(good), stack(judged), np.array(accuracy)), {
-        'good_frames': len(good),
-        'cameras': config.cameras,
-        'judged_frames': len(judged),
+        'good_frames': len(good), 'cameras': config.cameras, 'judged_frames': len(judged),
         'seed': config.seed,
-    }
+    }  # fmt: skip
 
 
 def stack(seen: Sequence[Observation]) -> Observation:

@@ -9,7 +9,7 @@ A file that is broken is a ``DataError`` that names it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.night_presets import uniform
 from nightseg_ros.data.sample import DataError, labelled, read_labels, read_pair, Sample
 from nightseg_ros.files import process_context
+from nightseg_ros.runtime.backend import Log
 from nightseg_ros.taxonomy import Taxonomy, TaxonomyError
 import numpy as np
 import numpy.typing as npt
@@ -93,7 +94,7 @@ class UnpairedCrops(Dataset[Crop]):
 
     def __init__(
         self, samples: Sequence[Sample], *, crop: tuple[int, int], long_side: int,
-        untold: float = 0.0, seed: int, log: Callable[[str], None] = print,
+        untold: float = 0.0, seed: int, log: Log = print,
     ) -> None:  # fmt: skip
         """
         Sort samples by camera and light; ``DataError`` where no camera has both.

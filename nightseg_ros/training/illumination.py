@@ -11,7 +11,7 @@ noise and JPEG. The mean luma in particular is drawn from one range for day and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from nightseg_ros.outputs import check_output
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import ground_light, thumbnail
 from nightseg_ros.perception.video import VIDEO_SUFFIXES
+from nightseg_ros.runtime.backend import Log
 from nightseg_ros.training.run import duration
 from nightseg_ros.weights import save_weights, WeightsMetadata
 import numpy as np
@@ -36,7 +37,6 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-Log = Callable[[str], None]
 RATE, WEIGHT_DECAY = 4e-3, 1e-2
 #: Keeps the score away from 0 and 1, where a threshold could not tell anything any more.
 LABEL_SMOOTHING = 0.05
@@ -44,6 +44,12 @@ LABEL_SMOOTHING = 0.05
 RELIT = 0.35
 #: Channels of the network's layers.
 WIDTHS = (12, 24, 32, 32)
+#: Height and width of the stored thumbnails; crops of at least 0.45 of a side are taken.
+STORED_SIZE = (96, 144)
+#: Every n-th frame of a video is taken; neighbours teach nothing new.
+VIDEO_STRIDE = 10
+#: RGB uint8 [N, 96, 144, 3] by camera and light ('day' or 'night').
+Thumbnails = dict[tuple[str, str], npt.NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,9 +69,7 @@ class IlluminationConfig(Limited):
 
     def __post_init__(self) -> None:
         Limited.__post_init__(self)
-        if not self.data:
-            raise ValueError("'data' names no source")
-        list(sources(self.data))  # names a wrong entry
+        list(sources(self.data or ('',)))  # names a wrong entry
 
 
 def train_illumination(config: IlluminationConfig, log: Log = print) -> Path:
@@ -89,9 +93,7 @@ def train_illumination(config: IlluminationConfig, log: Log = print) -> Path:
     return Path(config.out)
 
 
-def fit(
-    sets: Thumbnails, config: IlluminationConfig, log: Log = lambda line: None
-) -> IlluminationNet:
+def fit(sets: Thumbnails, config: IlluminationConfig, log: Log = print) -> IlluminationNet:
     """Train on the sets: same sets, config and thread count, same weights, in evaluation mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -137,16 +139,6 @@ def darkest_day_ground(sets: Thumbnails, seed: int) -> float:
         redrawn = (image for images, labels in drawn for image in images[labels == 1])
         days = [[image.byte().permute(1, 2, 0).numpy() for image in redrawn]]
     return min(float(np.percentile([*map(ground_light, day)], 1)) for day in days)
-
-
-#: Height and width of the stored thumbnails; crops of at least 0.45 of a side are taken.
-STORED_SIZE = (96, 144)
-#: Every n-th frame of a video is taken; neighbours teach nothing new.
-VIDEO_STRIDE = 10
-
-
-#: RGB uint8 [N, 96, 144, 3] by camera and light ('day' or 'night').
-Thumbnails = dict[tuple[str, str], npt.NDArray[np.uint8]]
 
 
 def sources(specs: Sequence[str]) -> Iterator[tuple[str, str, Path]]:

@@ -9,7 +9,9 @@ from functools import partial
 from typing import Any
 
 from nightseg_ros.data.sample import DataError, read_labels, Sample
+from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.taxonomy import UNLABELLED
+from nightseg_ros.weights import load_weights, Weights, WeightsError
 import numpy as np
 import torch
 from torch import nn
@@ -99,6 +101,19 @@ def half_size_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch
     return mean_cross_entropy(*halved(logits, labels))
 
 
+def open_judges(names: Sequence[str]) -> tuple[list[Weights], list[FrozenSegmenter]]:
+    """Return weights and their segmenters; ``WeightsError`` unless they label one taxonomy."""
+    weights = [load_weights(name) for name in names]
+    judges = [FrozenSegmenter(each) for each in weights]
+    for each, judge in zip(weights, judges):
+        if judge.taxonomy != judges[0].taxonomy:
+            raise WeightsError(
+                f"'{weights[0].path}' labels '{judges[0].taxonomy.name}', '{each.path}' "
+                f"'{judge.taxonomy.name}'; all must label one taxonomy"
+            )
+    return weights, judges
+
+
 # -- generators and discriminators (least squares, Mao et al. 2017) ------------------------------
 
 
@@ -130,15 +145,13 @@ def parameter_groups(
     network: nn.Module, rate: float, *, weight_decay: float, encoder: float = 1.0
 ) -> list[dict[str, Any]]:
     """Split the parameters: ``encoder`` × ``rate`` for an encoder; only kernels decay."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
         peak = rate * (encoder if name.startswith('encoder.') else 1.0)
         decay = weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((peak, decay), []).append(parameter)
-    return [
-        {'params': parameters, 'lr': peak, 'weight_decay': decay}
-        for (peak, decay), parameters in groups.items()
-    ]
+        new = {'params': [], 'lr': peak, 'weight_decay': decay}
+        groups.setdefault((peak, decay), new)['params'].append(parameter)
+    return [*groups.values()]
 
 
 # -- mixed precision on CPUs ---------------------------------------------------------------------
@@ -156,12 +169,12 @@ class _DepthwiseConv(torch.autograd.Function):
         )
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         x, weight = ctx.saved_tensors
         conv = ctx.conv
         grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
             grads[0].float(), x.float(), weight.float(), None, conv.stride, conv.padding,
-            conv.dilation, False, (0, 0), conv.groups, (True, True, False),
+            conv.dilation, False, (0, 0), conv.groups, (True, ctx.needs_input_grad[1], False),
         )  # fmt: skip
         return grad_x.to(x.dtype), grad_weight, None
 

@@ -16,7 +16,7 @@ frozen segmenter has to find the labels again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,18 +28,19 @@ from nightseg_ros.data.sample import DataError
 from nightseg_ros.data.synthesize import PHYSICAL_TO_NIGHT
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import PatchGAN, ResnetGenerator
+from nightseg_ros.runtime.backend import Log
 from nightseg_ros.taxonomy import UNLABELLED
 from nightseg_ros.training.crops import NightPairs, picture_grid, to_network, UnpairedCrops
 from nightseg_ros.training.losses import (
     discriminator_loss,
     generator_loss,
     half_size_cross_entropy,
+    open_judges,
     parameter_groups,
     weighted_sum,
 )
 from nightseg_ros.training.run import CropRunConfig, data_names, LongSide, TrainingRun
 from nightseg_ros.training.segmenter import first_network
-from nightseg_ros.weights import load_weights
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -59,18 +60,13 @@ class PairConfig(CropRunConfig):
         CropRunConfig.__post_init__(self)
         for name in ('unlit', 'photometric'):
             if getattr(self.augment, name) != getattr(AugmentConfig(), name):
-                raise ValueError(
-                    f"'augment.{name}' changes no pair of day and night; leave it out"
-                )
+                raise ValueError(f"'augment.{name}' changes no pair; leave it out")
 
 
-def _start(
-    config: PairConfig, log: Callable[[str], None]
-) -> tuple[TrainingRun, FrozenSegmenter, NightPairs]:
+def _start(config: PairConfig, log: Log) -> tuple[TrainingRun, FrozenSegmenter, NightPairs]:
     """Open the run, the frozen judge and the pairs; networks are built after the seed is set."""
-    judge = load_weights(config.segmenter)
+    [judge], [segmenter] = open_judges([config.segmenter])
     run = TrainingRun(config, log, judges={'segmenter': judge.sha256})
-    segmenter = FrozenSegmenter(judge)
     run.place(segmenter)
     days = open_all(config.data, segmenter.taxonomy)
     for day in days:
@@ -144,9 +140,7 @@ class FastTranslatorConfig(PairConfig):
             raise ValueError("'loss.adversarial' needs real nights: name them in 'unpaired'")
 
 
-def train_fast_translator(
-    config: FastTranslatorConfig, log: Callable[[str], None] = print
-) -> Path:
+def train_fast_translator(config: FastTranslatorConfig, log: Log = print) -> Path:
     """Run the recipe, or go on with an interrupted run; return the weights' path."""
     run, segmenter, pairs = _start(config, log)
     nights = None
@@ -263,7 +257,7 @@ class DayToNightConfig(PairConfig):
     picture_every: Natural = 250
 
 
-def train_day_to_night(config: DayToNightConfig, log: Callable[[str], None] = print) -> Path:
+def train_day_to_night(config: DayToNightConfig, log: Log = print) -> Path:
     """
     Run the recipe, or go on with an interrupted run in ``config.out``; return the weights' path.
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 import json
 from pathlib import Path
@@ -16,10 +16,11 @@ from nightseg_ros.data.sample import DataError, read_image, SCENE, write_labels
 from nightseg_ros.files import read_json
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.outputs import whole_folder
+from nightseg_ros.runtime.backend import Log
 from nightseg_ros.runtime.pixels import fit, HostPixels
 from nightseg_ros.taxonomy import UNLABELLED
 from nightseg_ros.training.crops import to_network
-from nightseg_ros.weights import load_weights, WeightsError
+from nightseg_ros.training.losses import open_judges
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -55,7 +56,7 @@ class PseudoLabelConfig(Limited):
             raise ValueError(f"'scales' must be positive factors, got {self.scales}")
 
 
-def write_pseudo_labels(config: PseudoLabelConfig, log: Callable[[str], None] = print) -> Path:
+def write_pseudo_labels(config: PseudoLabelConfig, log: Log = print) -> Path:
     """
     Label every frame and return the folder; ``paired:IMAGES:OUT`` is then a data set.
 
@@ -63,15 +64,8 @@ def write_pseudo_labels(config: PseudoLabelConfig, log: Callable[[str], None] = 
     frequent class does not push a rare one out. The folder ``scene`` in it keeps the best guess
     for every pixel: nothing trains on it, but a synthetic night needs to know where the sky is.
     """
-    weights = [load_weights(name) for name in config.teacher]
-    teachers = [FrozenSegmenter(each) for each in weights]
+    weights, teachers = open_judges(config.teacher)
     taxonomy = teachers[0].taxonomy
-    for teacher in teachers:
-        if teacher.taxonomy != taxonomy:
-            raise WeightsError(
-                f"'{config.teacher[0]}' labels '{taxonomy.name}', another teacher "
-                f"'{teacher.taxonomy.name}'; all must label one taxonomy"
-            )
     samples = open_all(config.data, taxonomy)
     for stem, count in Counter(sample.image.stem for sample in samples).items():
         if count > 1:

@@ -27,6 +27,7 @@ from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.pictures import write_picture
 from nightseg_ros.files import replace_file
 from nightseg_ros.outputs import require_same
+from nightseg_ros.runtime.backend import Log
 from nightseg_ros.runtime.backends import has_bfloat16
 from nightseg_ros.training.crops import load_batches
 from nightseg_ros.training.losses import speed_up_cpu_training
@@ -148,15 +149,11 @@ class TrainingRun:
     """
 
     def __init__(
-        self, config: RunConfig, log: Callable[[str], None] = print, *,
+        self, config: RunConfig, log: Log = print, *,
         judges: Mapping[str, str | list[str]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        """
-        Find the device; ``RunError`` where there is none of this kind.
-
-        ``judges`` are the hashes of weights that take part, by their name in metadata.
-        """
+        """Find the device, or ``RunError``; ``judges`` are hashes of weights that take part."""
         self.fabric = open_fabric(config.accelerator, config.precision)
         self.device = self.fabric.device
         self.out = Path(config.out)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 import importlib
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from nightseg_ros.config import ConfigError, Natural, NotNegative, Positive, Share
 from nightseg_ros.data.datasets import open_all
 from nightseg_ros.networks import build
+from nightseg_ros.runtime.backend import Log
 from nightseg_ros.taxonomy import TAXONOMIES
 from nightseg_ros.training.crops import picture_grid, TrainingCrops
 from nightseg_ros.training.losses import class_weights, halved, parameter_groups, segmentation_loss
@@ -63,14 +63,14 @@ class SegmenterConfig(CropRunConfig):
             raise ValueError(f"'norm_momentum' is above 0 to 1, got {self.norm_momentum}")
 
 
-def train_segmenter(config: SegmenterConfig, log: Callable[[str], None] = print) -> Path:
+def train_segmenter(config: SegmenterConfig, log: Log = print) -> Path:
     """Run the recipe, or go on with an interrupted run; return the weights' path."""
     run = TrainingRun(config, log)
     taxonomy = TAXONOMIES[config.taxonomy]
     samples = open_all(config.data, taxonomy)
     crops = TrainingCrops(samples, config.augment, taxonomy=taxonomy, seed=config.seed)
     torch.manual_seed(config.seed)
-    arch = {'classes': len(taxonomy), **config.arch}
+    arch = {**config.arch, 'classes': len(taxonomy)}
     network = first_network(config.network, arch, config.init)
     norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
     for norm in norms:

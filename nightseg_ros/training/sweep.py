@@ -10,7 +10,7 @@ there, and its training goes on where it was killed. Several shards may work in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import csv
 from dataclasses import dataclass
 import io
@@ -30,6 +30,7 @@ from nightseg_ros.evaluation.variants import configurations, Variants
 from nightseg_ros.files import partial_file, read_json, replace_file
 from nightseg_ros.outputs import require_same
 from nightseg_ros.perception.pipeline import PipelineConfig, WeightsConfig
+from nightseg_ros.runtime.backend import Log
 from nightseg_ros.taxonomy import TAXONOMIES
 from nightseg_ros.training import SweepConfig
 from nightseg_ros.training.run import data_names, FREE, RunError
@@ -49,7 +50,7 @@ HEADLINE = 'mean'
 POLL = 2.0
 
 
-def sweep(config: SweepConfig, log: Callable[[str], None] = print) -> tuple[str, tuple[Path, ...]]:
+def sweep(config: SweepConfig, log: Log = print) -> tuple[str, tuple[Path, ...]]:
     """
     Train and score this shard's trials; return what the sweep says and the files it wrote.
 
@@ -139,7 +140,7 @@ class Trial:
             require_same(self.folder, before, now, RunError)
         return now
 
-    def run(self, log: Callable[[str], None]) -> None:
+    def run(self, log: Log) -> None:
         """Train, or go on with it, and score by the graph that is deployed, on the day route."""
         note = json.dumps(self.require_same_settings(), indent=1) + '\n'
         self.folder.mkdir(parents=True, exist_ok=True)

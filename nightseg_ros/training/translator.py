@@ -12,7 +12,6 @@ scene before and after.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,16 @@ from nightseg_ros.config import Limited, Natural, NotNegative, Positive, to_mapp
 from nightseg_ros.data.datasets import open_all
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import PatchGAN, ResnetGenerator
+from nightseg_ros.runtime.backend import Log
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
 from nightseg_ros.training.crops import ImagePool, picture_grid, to_network, UnpairedCrops
-from nightseg_ros.training.losses import discriminator_loss, generator_loss, weighted_sum
+from nightseg_ros.training.losses import (
+    discriminator_loss,
+    generator_loss,
+    open_judges,
+    weighted_sum,
+)
 from nightseg_ros.training.run import data_names, LongSide, RunConfig, TrainingRun
-from nightseg_ros.weights import load_weights, WeightsError
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -131,12 +135,11 @@ class Discriminators(nn.Module):
         return [network(*pictures) for network, pictures in zip(networks, shown)]
 
 
-def train_translator(
-    config: TranslatorConfig, log: Callable[[str], None] = print
-) -> tuple[Path, Path]:
+def train_translator(config: TranslatorConfig, log: Log = print) -> tuple[Path, Path]:
     """Run the recipe, or go on with an interrupted run; return the weights of A→B and of B→A."""
-    segmenters, hashes = _segmenters(config)
-    run = TrainingRun(config, log, judges={'segmenters': hashes})
+    names = [name for name in (config.segmenter, config.night_segmenter) if name]
+    judges, segmenters = open_judges(names)
+    run = TrainingRun(config, log, judges={'segmenters': [judge.sha256 for judge in judges]})
     taxonomy = segmenters[0].taxonomy if segmenters else CAMVID11
     crops = UnpairedCrops(
         open_all(config.data, taxonomy), crop=(config.crop, config.crop),
@@ -180,7 +183,7 @@ def train_translator(
                     if f'idt_{y}' in made:
                         losses[f'identity_{way}'] = (made[f'idt_{y}'] - other).abs().mean()
                 if segmenters:
-                    before, after = segmenters
+                    before, after = segmenters[0], segmenters[-1]
                     losses['semantic_AB'] = semantic_loss(
                         before, after, real_A, made['fake_B'], labels_A
                     )
@@ -231,19 +234,6 @@ def semantic_loss(
         hard = F.one_hot(ids.clamp(max=target.shape[1] - 1), target.shape[1]).permute(0, 3, 1, 2)
         target = torch.where(known, hard.float(), target)
     return F.cross_entropy(after(fake).float(), target)
-
-
-def _segmenters(config: TranslatorConfig) -> tuple[list[FrozenSegmenter], list[str]]:
-    """Return the segmenters of day and of night, none without weights, and the weights' hashes."""
-    weights = [load_weights(name) for name in (config.segmenter, config.night_segmenter) if name]
-    found = [FrozenSegmenter(each) for each in weights]
-    names = [segmenter.taxonomy.name for segmenter in found]
-    if found and found[0].taxonomy != found[-1].taxonomy:
-        raise WeightsError(
-            f"segmenter labels '{names[0]}', night_segmenter '{names[1]}'; "
-            'both must label one taxonomy'
-        )
-    return (found * 2)[:2], [each.sha256 for each in weights]
 
 
 def _initialise(module: nn.Module) -> None:
