@@ -4,6 +4,7 @@
 
 import copy
 from dataclasses import replace
+import io
 import math
 import os
 from pathlib import Path
@@ -240,7 +241,7 @@ def test_imagenet_weights_that_are_not_here_are_named(variant, message, monkeypa
 # -- means of weights ------------------------------------------------------------------------
 
 
-def test_an_average_is_the_mean_and_names_the_data_and_the_licences_of_all(tmp_path):
+def test_an_average_is_the_mean_and_names_the_data_and_the_licences_of_all(tmp_path, monkeypatch):
     files = []
     for data, ratio, terms in [('a, b:night', 0.6, 'research'), ('a, c', 0.0, 'Apache-2.0')]:
         part = load_weights(write_segmenter(tmp_path / 'part.safetensors', seed=len(files)))
@@ -252,7 +253,9 @@ def test_an_average_is_the_mean_and_names_the_data_and_the_licences_of_all(tmp_p
         save_weights(files[-1], dict(part.tensors), metadata)
     out = str(tmp_path / 'mean.safetensors')
     flags = ['--weights', *files, files[0], '--out', out, '--long-side', '96']
+    monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(io.BytesIO()))
     assert main(['train', 'soup', *flags]) == 0
+    assert sys.stdout.line_buffering, 'who follows a log waits for no more than a line'
     mean = load_weights(out)
     counts = [part['count'] for part in mean.metadata.training['mean_of']]
     assert counts == [2, 1] and 'steps' not in mean.metadata.training
