@@ -168,15 +168,10 @@ def test_make_weights_makes_every_weight_and_goes_on(frames, tmp_path):
 
 def test_what_was_tried_out_is_not_taken_for_done(tmp_path):
     command = [ROOT / 'config' / 'training' / 'make_weights.sh', tmp_path, tmp_path / 'out']
-    tried, meant = (
-        subprocess.run(
-            command, capture_output=True, text=True,
-            env={**os.environ, 'PYTHON': 'true', 'STEPS': steps},
-        )
-        for steps in ('2', '')
-    )  # fmt: skip
-    assert tried.returncode == 0, tried.stderr
-    assert meant.returncode == 2 and "begun with STEPS='2'" in meant.stderr
+    for steps, code, words in (('2', 0, ''), ('', 2, "begun with STEPS='2'"), ('2', 0, '')):
+        variables = {**os.environ, 'PYTHON': 'true', 'STEPS': steps}
+        done = subprocess.run(command, capture_output=True, text=True, env=variables)
+        assert done.returncode == code and words in done.stderr
 
 
 @pytest.mark.slow

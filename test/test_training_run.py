@@ -11,14 +11,7 @@ import sys
 from typing import Any
 
 from nightseg_ros.training import run
-from nightseg_ros.training.run import (
-    data_names,
-    duration,
-    open_fabric,
-    RunConfig,
-    RunError,
-    TrainingRun,
-)
+from nightseg_ros.training.run import duration, open_fabric, RunConfig, RunError, TrainingRun
 import numpy as np
 import pytest
 from safetensors.torch import load_file
@@ -146,12 +139,11 @@ def test_another_setting_is_named_and_a_damaged_checkpoint_refused(tmp_path):
     (tmp_path / '.left-over.safetensors').touch()
     train(tmp_path, 3)
     assert not list(tmp_path.glob('.left-*'))
-    others: list[tuple[dict[str, Any], str]] = [
-        ({'rate': 0.2}, r'rate = 0\.1, now it is 0\.2'),
-        ({'judges': {'segmenter': 'a1'}}, "segmenter = None, now it is 'a1'"),
-        ({'width': 3}, 'of other networks; give data of the same cameras'),
-    ]
-    for changes, words in others:
+    for words, changes in {
+        r'rate = 0\.1, now it is 0\.2': {'rate': 0.2},
+        "segmenter = None, now it is 'a1'": {'judges': {'segmenter': 'a1'}},
+        'of other networks; give data of the same cameras': {'width': 3},
+    }.items():
         with pytest.raises(RunError, match=words):
             train(tmp_path, **changes)
     # the lock of a folder goes with its process
@@ -224,4 +216,4 @@ def test_the_precision_suits_the_cpu_and_is_written_down(accelerator, has, wante
 
 def test_data_sets_are_named_without_their_folders():
     specs = ['camvid:/d/camvid/:day_train', 'paired:/d/day/:/d/pseudo/:day', 'folder:/d/mine/']
-    assert data_names(specs) == 'camvid:day_train, pseudo:day, mine'
+    assert run.data_names(specs) == 'camvid:day_train, pseudo:day, mine'

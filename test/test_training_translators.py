@@ -124,15 +124,15 @@ def test_a_pair_is_a_night_and_its_day(root, tmp_path):
     assert night[~padded].float().mean() < day[~padded].float().mean()
     night, day, _ = pairs(days, 0.0)[0]
     assert torch.equal(night, day)
-    others: list[tuple[dict[str, Any], str]] = [
-        ({'data': (spec(root, 'day'),)}, 'no labels'),
-        ({'data': (spec(root, 'night', labels=True),)}, "is a night .*'unpaired'"),
-        ({'data': (f'paired:{root}/day:{root}/day_labels:dusk',)}, 'is a dusk without its day'),
-        ({'loss': paired.FastLossConfig()}, "nights of 'unpaired' would teach nothing"),
-    ]
-    for changes, words in others:
+    for words, data in {
+        'no labels': spec(root, 'day'),
+        "is a night .*'unpaired'": spec(root, 'night', labels=True),
+        'is a dusk without its day': f'paired:{root}/day:{root}/day_labels:dusk',
+    }.items():
         with pytest.raises(DataError, match=words):
-            train(fast_config(root, tmp_path, **changes))
+            train(fast_config(root, tmp_path, data=(data,)))
+    with pytest.raises(DataError, match="nights of 'unpaired' would teach nothing"):
+        train(fast_config(root, tmp_path, loss=paired.FastLossConfig()))
 
 
 def test_pool_returns_old_pictures_with_their_cameras():

@@ -242,14 +242,14 @@ def test_another_temperature_wants_another_reliability(calibrated, streets):
 def test_what_cannot_be_fitted_is_refused(streets, tmp_path):
     light = str(write_illumination(tmp_path / 'light.safetensors'))
     day = str(write_segmenter(tmp_path / 'day.safetensors'))
-    few: Any = {'weights': day, 'faults_on': (streets[0],), 'frames': 1, 'cameras': 0}
     for error, words, options in (
-        (WeightsError, 'a segmenter', {'weights': light, 'data': tuple(streets)}),
-        (OutputError, 'is a folder', {'weights': day, 'data': ('x:y',), 'out': str(tmp_path)}),
-        (DataError, 'two good frames or more', few),
+        (WeightsError, 'a segmenter', {'weights': light}),
+        (OutputError, 'is a folder', {'out': str(tmp_path)}),
+        (DataError, 'two good frames or more', {'frames': 1, 'cameras': 0}),
     ):
+        settings: Any = {'weights': day, 'faults_on': (streets[0],), **options}
         with pytest.raises(error, match=words):
-            calibrate(CalibrationConfig(**options), silent)
+            calibrate(CalibrationConfig(**settings), silent)
 
 
 def _pipeline(day: Path | str, folder: Path, backend: str = 'torch') -> Pipeline:

@@ -221,19 +221,17 @@ class ImagePool:
         self, images: torch.Tensor, cameras: torch.Tensor, step: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Give float [B, 3, H, W] in [-1, 1] and int64 [B] in; get as many new or old ones."""
-        images = images.detach()
         returned = []
-        for index, (image, camera) in enumerate(zip(images, cameras)):
+        for index, (image, camera) in enumerate(zip(images.detach(), cameras)):
             new = _to_bytes(image).cpu(), camera.cpu().clone()
+            rng = np.random.default_rng((self._seed, step, index))
             if len(self._kept) < self._size:
                 self._kept.append(new)
-            else:
-                rng = np.random.default_rng((self._seed, step, index))
-                if rng.random() < 0.5:
-                    place = int(rng.integers(self._size))
-                    old, its_camera = self._kept[place]
-                    self._kept[place] = new
-                    image, camera = old.to(image) / 127.5 - 1, its_camera.to(camera)
+            elif rng.random() < 0.5:
+                place = int(rng.integers(self._size))
+                old, its_camera = self._kept[place]
+                self._kept[place] = new
+                image, camera = old.to(image) / 127.5 - 1, its_camera.to(camera)
             returned.append((image, camera))
         out_images, out_cameras = zip(*returned)
         return torch.stack(out_images), torch.stack(out_cameras)
@@ -243,7 +241,7 @@ class ImagePool:
         return {name: torch.stack(parts) for name, parts in zip(names, zip(*self._kept))}
 
     def load_state_dict(self, state: dict[str, torch.Tensor], /) -> None:
-        self._kept = list(zip(state['images'], state['cameras'])) if state else []
+        self._kept = list(zip(state['images'], state['cameras']))
 
 
 def to_network(images: torch.Tensor) -> torch.Tensor:
