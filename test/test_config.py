@@ -17,7 +17,7 @@ from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy, TaxonomyError, UNLABELLE
 from nightseg_ros.training import CalibrationConfig, SweepConfig
 from nightseg_ros.training.average import AverageConfig
 from nightseg_ros.training.illumination import IlluminationConfig
-from nightseg_ros.training.paired import FastTranslatorConfig
+from nightseg_ros.training.paired import DayToNightConfig, FastTranslatorConfig
 from nightseg_ros.training.segmenter import SegmenterConfig
 from nightseg_ros.training.translator import DirectionConfig, TranslatorConfig
 import numpy as np
@@ -90,6 +90,7 @@ def test_mistakes_are_named(mapping, words):
 #: Settings that have to be given.
 GIVEN: dict[str, Any] = {
     'data': ['images:x'], 'out': 'y', 'segmenter': 'z', 'select': ['images:x'], 'weights': 'w',
+    'nights': ['images:n'],
 }  # fmt: skip
 
 
@@ -135,6 +136,8 @@ def required(kind: type) -> dict[str, Any]:
         (SegmenterConfig, {'norm_momentum': 0.0}, "'norm_momentum' is above 0"),
         (SegmenterConfig, {'augment': {'crop': [30, 32]}}, 'multiples of 32'),
         (SegmenterConfig, {'taxonomy': 'mine'}, "no taxonomy 'mine'"),
+        (SegmenterConfig, {'network': 'erf_pspnet', 'batch': 1}, "'batch' must be at least 2"),
+        (DayToNightConfig, {'augment': {'long_side': 0}}, "'augment.long_side' must"),
         (TranslatorConfig, {'crop': 40, 'segmenter': 'z'}, 'multiple of 32'),
         (TranslatorConfig, {'night_segmenter': 'night'}, 'night_segmenter'),
         (TranslatorConfig, {'long_side': 16}, "'long_side' must be at least 32"),

@@ -119,8 +119,7 @@ class UnpairedCrops(Dataset[Crop]):
             )
         if untimed := sum(sample.light not in ('day', 'night') for sample in samples):
             log(f'left out, since they are called neither day nor night: {untimed} pictures')
-        left_out = sorted(day.keys() ^ night.keys())
-        if left_out:
+        if left_out := sorted(day.keys() ^ night.keys()):
             log(f'left out, since only day or only night is there: {", ".join(left_out)}')
         self._pairs = [(day[name], night[name]) for name in self.cameras]
         self._crop, self._long_side = crop, long_side

@@ -103,7 +103,6 @@ def fit(sets: Thumbnails, config: IlluminationConfig, log: Log = print) -> Illum
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=RATE, total_steps=config.steps + 1, pct_start=0.15
     )
-    network.train()
     started, every = time.monotonic(), max(1, config.steps // 10)
     for step in range(1, config.steps + 1):
         images, labels = sampler.draw(config.batch)

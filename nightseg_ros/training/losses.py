@@ -122,10 +122,9 @@ def generator_loss(
 ) -> torch.Tensor:
     """Return how far the scores of float ``fake`` [B, c, h, w] are from real; D learns nothing."""
     discriminator.requires_grad_(False)
-    scores = discriminator(fake, camera)
+    scores: torch.Tensor = discriminator(fake, camera)
     discriminator.requires_grad_(True)
-    loss: torch.Tensor = (scores.float() - 1).square().mean()
-    return loss
+    return (scores.float() - 1).square().mean()
 
 
 def discriminator_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:

@@ -256,6 +256,11 @@ class DayToNightConfig(PairConfig):
     checkpoint_every: Positive = 250
     picture_every: Natural = 250
 
+    def __post_init__(self) -> None:
+        PairConfig.__post_init__(self)
+        if self.augment.long_side < 32:
+            raise ValueError("'augment.long_side' must be that of the pictures in use, 32 or more")
+
 
 def train_day_to_night(config: DayToNightConfig, log: Log = print) -> Path:
     """
