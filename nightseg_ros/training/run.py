@@ -348,11 +348,8 @@ class TrainingRun:
         """Open metrics.jsonl, without the lines of steps that are run again, and tensorboard."""
         path = self.out / 'metrics.jsonl'
         if path.exists():
-            kept = [
-                line
-                for line in path.read_text('utf-8', 'replace').splitlines()
-                if self._is_past(line)
-            ]
+            lines = path.read_text('utf-8', 'replace').splitlines()
+            kept = [line for line in lines if self._is_past(line)]
             replace_file(path, ''.join(f'{line}\n' for line in kept).encode())
         self._metrics = self._files.enter_context(path.open('a', encoding='utf-8'))
         try:
