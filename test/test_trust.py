@@ -33,6 +33,7 @@ from nightseg_ros.training import CalibrationConfig
 from nightseg_ros.training.average import average_weights, AverageConfig
 from nightseg_ros.training.calibrate import (
     calibrate,
+    FAULTS,
     fit_logistic,
     fit_temperature,
     predict,
@@ -237,6 +238,13 @@ def test_publishing_keeps_both_and_a_mean_neither(calibrated, tmp_path, capsys, 
 def test_another_temperature_wants_another_reliability(calibrated, streets):
     with pytest.raises(WeightsError, match='give --faults-on as well'):
         calibrate(CalibrationConfig(weights=str(calibrated), data=tuple(streets)), silent)
+
+
+def test_what_is_dark_already_is_not_made_night(streets, tmp_path):
+    day = str(write_segmenter(tmp_path / 'day.safetensors'))
+    config = CalibrationConfig(weights=day, faults_on=(f'{streets[0]}:dusk',), cameras=0)
+    about = calibrate(config, silent).metadata.training['calibration']['reliability']
+    assert about['judged_frames'] == 4 * (1 + FAULTS)
 
 
 def test_what_cannot_be_fitted_is_refused(streets, tmp_path):

@@ -225,9 +225,11 @@ def _reliability_head(
         for number, sample in enumerate(samples):
             image, truth = read_pair(sample)
             rng = np.random.default_rng((config.seed, number, 7))
-            night = synthesize_night(image, truth, rng, taxonomy=taxonomy)
-            faulty = [corrupted(image, rng) for _ in range(FAULTS)]
-            for shown in (image, night, *faulty):
+            others = []
+            if sample.light not in ('dusk', 'night'):
+                others.append(synthesize_night(image, truth, rng, taxonomy=taxonomy))
+            others += [corrupted(image, rng) for _ in range(FAULTS)]
+            for shown in (image, *others):
                 seen, logits = predict(graph, shown, long_side)
                 ids = _resized(truth, logits)
                 known = ids != UNLABELLED
