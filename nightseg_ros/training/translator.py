@@ -135,7 +135,7 @@ class Discriminators(nn.Module):
         return [network(*pictures) for network, pictures in zip(networks, shown)]
 
 
-def train_translator(config: TranslatorConfig, log: Log = print) -> tuple[Path, Path]:
+def train_translator(config: TranslatorConfig, log: Log = print) -> tuple[Path, ...]:
     """Run the recipe, or go on with an interrupted run; return the weights of A→B and of B→A."""
     names = [name for name in (config.segmenter, config.night_segmenter) if name]
     judges, segmenters = open_judges(names)
@@ -171,6 +171,7 @@ def train_translator(config: TranslatorConfig, log: Log = print) -> tuple[Path, 
             real_A, real_B = to_network(day), to_network(night)
             factor = min(1.0, 2 * (1 - step / config.steps))
             made = G(real_A, real_B, told if styles else None)
+            fake_A, fake_B = made['fake_A'], made['fake_B']
             losses: dict[str, torch.Tensor] = {}
             with run.fabric.autocast():
                 for x, y, real, other, judge in (
@@ -183,18 +184,14 @@ def train_translator(config: TranslatorConfig, log: Log = print) -> tuple[Path, 
                     if f'idt_{y}' in made:
                         losses[f'identity_{way}'] = (made[f'idt_{y}'] - other).abs().mean()
                 if segmenters:
-                    before, after = segmenters[0], segmenters[-1]
-                    losses['semantic_AB'] = semantic_loss(
-                        before, after, real_A, made['fake_B'], labels_A
-                    )
-                    losses['semantic_BA'] = semantic_loss(
-                        after, before, real_B, made['fake_A'], labels_B
-                    )
+                    seg_A, seg_B = segmenters[0], segmenters[-1]
+                    losses['semantic_AB'] = semantic_loss(seg_A, seg_B, real_A, fake_B, labels_A)
+                    losses['semantic_BA'] = semantic_loss(seg_B, seg_A, real_B, fake_A, labels_B)
             loss = weighted_sum(losses, weights)
             run.minimise('G', loss, factor)
 
-            old_A = pool_A.exchange(made['fake_A'].float(), camera, step)
-            old_B = pool_B.exchange(made['fake_B'].float(), camera, step)
+            old_A = pool_A.exchange(fake_A.float(), camera, step)
+            old_B = pool_B.exchange(fake_B.float(), camera, step)
             scores = D((real_A, camera), old_A, (real_B, camera), old_B)
             losses['D_A'] = discriminator_loss(*scores[:2])
             losses['D_B'] = discriminator_loss(*scores[2:])
@@ -202,22 +199,16 @@ def train_translator(config: TranslatorConfig, log: Log = print) -> tuple[Path, 
 
             run.record(step, G=loss, **losses)
             if run.is_due(step, config.picture_every):
-                columns = [real_A, made['fake_B'], made['rec_A']]
-                columns += [real_B, made['fake_A'], made['rec_B']]
+                columns = real_A, fake_B, made['rec_A'], real_B, fake_A, made['rec_B']
                 run.picture(step, 'A_B_A_B_A_B', picture_grid(*(x[:4] for x in columns)))
-        to_night, to_day = (
-            run.save(
-                way, network,
-                run.metadata(
-                    {'way': way}, network='resnet_generator', arch=arch, task='translate',
-                    long_side=config.long_side, data=data_names(config.data),
-                ),
-            )
-            for way, network in (
-                ('day_to_night', generators.G_AB), ('night_to_day', generators.G_BA),
-            )
-        )  # fmt: skip
-    return to_night, to_day
+        paths = []
+        for way, network in (('day_to_night', generators.G_AB), ('night_to_day', generators.G_BA)):
+            metadata = run.metadata(
+                {'way': way}, network='resnet_generator', arch=arch, task='translate',
+                long_side=config.long_side, data=data_names(config.data),
+            )  # fmt: skip
+            paths.append(run.save(way, network, metadata))
+    return tuple(paths)
 
 
 def semantic_loss(
