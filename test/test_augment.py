@@ -21,7 +21,6 @@ from nightseg_ros.data.augment import (
 )
 from nightseg_ros.data.night_presets import NightConfig
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
-from nightseg_ros.training.paired import UNTOUCHED
 import numpy as np
 import pytest
 
@@ -166,10 +165,14 @@ def test_a_night_is_made_by_the_scene_where_labels_have_gaps():
 
 
 def test_distortion_at_rest_is_nearly_the_identity():
+    rest = PhotometricConfig(
+        gain=(1.0, 1.0), gamma=(1.0, 1.0), curve_probability=1.0, cast=0.0, saturation=(1.0, 1.0),
+        blur_probability=0.0, noise_probability=0.0, jpeg_probability=0.0, halo_probability=0.0,
+    )  # fmt: skip
     image = np.random.default_rng(0).integers(0, 256, (31, 45, 3), dtype=np.uint8)
     for seed in range(20):
-        found = distort(image, np.random.default_rng(seed), UNTOUCHED)
-        np.testing.assert_array_equal(found, image)
+        rng = np.random.default_rng(seed)
+        np.testing.assert_array_equal(distort(image, rng, rest), image)
     with pytest.raises(ValueError, match="'jpeg_probability' must be 0 to 1, got 30"):
         PhotometricConfig(jpeg_probability=30)
 

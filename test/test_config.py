@@ -17,7 +17,7 @@ from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy, TaxonomyError, UNLABELLE
 from nightseg_ros.training import CalibrationConfig, SweepConfig
 from nightseg_ros.training.average import AverageConfig
 from nightseg_ros.training.illumination import IlluminationConfig
-from nightseg_ros.training.paired import FastTranslatorConfig
+from nightseg_ros.training.paired import DayToNightConfig, FastTranslatorConfig
 from nightseg_ros.training.segmenter import SegmenterConfig
 from nightseg_ros.training.translator import DirectionConfig, TranslatorConfig
 import numpy as np
@@ -90,6 +90,7 @@ def test_mistakes_are_named(mapping, words):
 #: Settings that have to be given.
 GIVEN: dict[str, Any] = {
     'data': ['images:x'], 'out': 'y', 'segmenter': 'z', 'select': ['images:x'], 'weights': 'w',
+    'nights': ['images:n'],
 }  # fmt: skip
 
 
@@ -119,7 +120,7 @@ def required(kind: type) -> dict[str, Any]:
         (BootstrapConfig, {'seed': -1}, 'seed'),
         (CalibrationConfig, {}, '--data'),
         (IlluminationConfig, {'steps': 0}, "'steps'"),
-        (IlluminationConfig, {'batch': 0}, "'batch'"),
+        (IlluminationConfig, {'batch': 1}, "'batch'"),
         (IlluminationConfig, {'data': ()}, "'data'"),
         (IlluminationConfig, {'data': ('dawn:a:b',)}, "'data'"),
         (IlluminationConfig, {'data': ('day:a',)}, "'data'"),
@@ -127,15 +128,23 @@ def required(kind: type) -> dict[str, Any]:
         (PipelineConfig, {'overlay_alpha': -1.0}, "'overlay_alpha'"),
         (PipelineConfig, {'threads': -1}, "'threads'"),
         (AverageConfig, {'weights': ['one']}, 'two files'),
+        (AverageConfig, {'weights': ['a', 'b'], 'long_side': 16}, "'long_side'"),
+        (SegmenterConfig, {'long_side': 16}, "'long_side' must be at least 32"),
+        (SegmenterConfig, {'rate': -1.0}, "'rate' must be at least 0"),
         (SegmenterConfig, {'balance': 1.5}, "'balance' must be 0 to 1, got 1.5"),
         (SegmenterConfig, {'workers': -1}, "'workers' must be at least 0"),
         (SegmenterConfig, {'norm_momentum': 0.0}, "'norm_momentum' is above 0"),
         (SegmenterConfig, {'augment': {'crop': [30, 32]}}, 'multiples of 32'),
         (SegmenterConfig, {'taxonomy': 'mine'}, "no taxonomy 'mine'"),
+        (SegmenterConfig, {'network': 'erf_pspnet', 'batch': 1}, "'batch' must be at least 2"),
+        (DayToNightConfig, {'augment': {'long_side': 0}}, "'augment.long_side' must"),
         (TranslatorConfig, {'crop': 40, 'segmenter': 'z'}, 'multiple of 32'),
         (TranslatorConfig, {'night_segmenter': 'night'}, 'night_segmenter'),
+        (TranslatorConfig, {'long_side': 16}, "'long_side' must be at least 32"),
         (TranslatorConfig, {'day_to_night': {'gan': -1.0}}, "'gan' must be at least 0"),
         (FastTranslatorConfig, {'loss': {'adversarial': 0.1}}, 'unpaired'),
+        (FastTranslatorConfig, {'loss': {'adversarial': -0.1}}, 'at least 0'),
+        (FastTranslatorConfig, {'augment': {'unlit': 20.0}}, "'augment.unlit' changes no pair"),
         (FastTranslatorConfig, {'augment': {'crop': [30, 32]}}, 'multiples of 32'),
         (SweepConfig, {'ratios': [0.0, 1.2]}, '0 to 1'),
         (SweepConfig, {'ratios': [0.5, 0.5]}, 'twice'),

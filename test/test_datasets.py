@@ -462,3 +462,13 @@ def test_pseudo_labels_keep_the_surest_share_of_each_class_on_which_all_agree(ro
     agree = one == other
     assert 0 < agree.sum() < agree.size
     assert (both == np.where(agree, one, 255)).all()
+    # labels of an earlier run do not lie amid those of the next; others' files are not touched
+    picture = next((root / 'dusk' / 'images').iterdir())
+    imwrite(root / 'single' / picture.name, cv2.imread(str(picture)))
+    options = {'data': (f'images:{root}/single',), 'out': str(root / 'pseudo')}
+    single = PseudoLabelConfig(teacher=teachers[:1], **options)
+    out = write_pseudo_labels(single, lambda text: None)
+    assert [path.stem for path in out.glob('*.png')] == [picture.stem]
+    (out / 'corrected.png').touch()
+    with pytest.raises(DataError, match="others' files lie in it"):
+        write_pseudo_labels(single, lambda text: None)

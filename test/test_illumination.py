@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.networks.illumination import IlluminationNet
+from nightseg_ros.outputs import OutputError
 from nightseg_ros.perception.illumination import (
     BRIGHT,
     DARK,
@@ -248,9 +249,13 @@ def test_same_seed_same_weights(folders):
 
 def test_missing_frames_and_missing_classes_are_errors(folders, tmp_path):
     out = str(tmp_path / 'x.safetensors')
-    empty = f'day:c:{tmp_path}/*.jpg'
+    (tmp_path / 'torn.jpg').touch()
+    said: list[str] = []
     with pytest.raises(DataError, match='no readable frame'):
-        train_illumination(IlluminationConfig(data=(*folders, empty), out=out))
+        load_thumbnails([f'day:c:{tmp_path}/*.jpg'], said.append)
+    assert len(said) == 1 and said[0].startswith("left out: 'torn.jpg'")
     with pytest.raises(DataError, match="'night'"):
         train_illumination(IlluminationConfig(data=folders[:1], out=out, steps=1))
     assert not Path(out).exists()
+    with pytest.raises(OutputError, match='is a folder'):
+        train_illumination(IlluminationConfig(data=folders[:1], out=str(tmp_path.parent)))

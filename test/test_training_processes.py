@@ -166,6 +166,14 @@ def test_make_weights_makes_every_weight_and_goes_on(frames, tmp_path):
     assert again.returncode == 0 and again.stdout.count('\n') == 1
 
 
+def test_what_was_tried_out_is_not_taken_for_done(tmp_path):
+    command = [ROOT / 'config' / 'training' / 'make_weights.sh', tmp_path, tmp_path / 'out']
+    for steps, code, words in (('2', 0, ''), ('', 2, "begun with STEPS='2'"), ('2', 0, '')):
+        variables = {**os.environ, 'PYTHON': 'true', 'STEPS': steps}
+        done = subprocess.run(command, capture_output=True, text=True, env=variables)
+        assert done.returncode == code and words in done.stderr
+
+
 @pytest.mark.slow
 def test_the_three_commands_for_weights_without_strings(frames, tmp_path):
     """Those of docs/training.md, on a miniature of comma10k."""

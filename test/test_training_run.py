@@ -53,8 +53,8 @@ class Points(torch.utils.data.Dataset):
 
 
 def train(
-    out: Path, stop: int = STEPS, break_at: int = STEPS, *, rate: float = 0.1, log: Any = silent,
-    **options: Any,
+    out: Path, stop: int = STEPS, break_at: int = STEPS, *, rate: float = 0.1, width: int = 2,
+    log: Any = silent, **options: Any,
 ) -> tuple[int, dict[str, torch.Tensor]]:  # fmt: skip
     """
     Fit a line, up to but not including step ``stop``; return the first step and the state.
@@ -62,7 +62,7 @@ def train(
     ``break_at`` is the step after which the network holds infinity.
     """
     torch.manual_seed(0)
-    network, counter = torch.nn.Linear(3, 2), Counter()
+    network, counter = torch.nn.Linear(3, width), Counter()
     run = TrainingRun(LineConfig(out=str(out), rate=rate), log, **options)
     wrapped = run.add('line', network, torch.optim.AdamW(network.parameters(), lr=0.1))
     run.keep('counter', counter)
@@ -100,8 +100,8 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize('stop', [1, 2, 3, 8, 9])
 def test_a_run_that_stops_anywhere_goes_on_to_the_same_end(tmp_path, stop, whole):
     train(tmp_path, stop)
-    with (tmp_path / 'metrics.jsonl').open('a') as file:
-        file.write('{"step": 5, "lo')  # cut off in the middle
+    with (tmp_path / 'metrics.jsonl').open('ab') as file:
+        file.write(b'{"step": 5, "lo\xff')  # cut off in the middle
     said: list[str] = []
     first, state = train(tmp_path, log=said.append)
     assert first == (stop if stop == STEPS else stop // 2 * 2)
@@ -139,8 +139,13 @@ def test_another_setting_is_named_and_a_damaged_checkpoint_refused(tmp_path):
     (tmp_path / '.left-over.safetensors').touch()
     train(tmp_path, 3)
     assert not list(tmp_path.glob('.left-*'))
-    with pytest.raises(RunError, match=r'rate = 0\.1, now it is 0\.2'):
-        train(tmp_path, rate=0.2)
+    for words, changes in {
+        r'rate = 0\.1, now it is 0\.2': {'rate': 0.2},
+        "segmenter = None, now it is 'a1'": {'judges': {'segmenter': 'a1'}},
+        'of other networks; give data of the same cameras': {'width': 3},
+    }.items():
+        with pytest.raises(RunError, match=words):
+            train(tmp_path, **changes)
     # the lock of a folder goes with its process
     with subprocess.Popen(
         [sys.executable, '-c', HOLD, str(tmp_path)],
@@ -201,7 +206,14 @@ def test_an_accelerator_that_is_not_here_is_named():
 
 @pytest.mark.parametrize('accelerator', ['cpu', 'auto'])
 @pytest.mark.parametrize(('has', 'wanted'), [(True, 'bf16-mixed'), (False, '32-true')])
-def test_the_precision_suits_the_cpu(accelerator, has, wanted, monkeypatch):
+def test_the_precision_suits_the_cpu_and_is_written_down(accelerator, has, wanted, monkeypatch):
     monkeypatch.setattr(run, 'has_bfloat16', lambda: has)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    assert open_fabric(accelerator, 'auto')._precision.precision == wanted
+    here = TrainingRun(LineConfig(out='', precision='auto', accelerator=accelerator))
+    for said in (here._identity(), here.metadata({}, network='').training):
+        assert (said['accelerator'], said['precision']) == ('cpu', wanted)
+
+
+def test_data_sets_are_named_without_their_folders():
+    specs = ['camvid:/d/camvid/:day_train', 'paired:/d/day/:/d/pseudo/:day', 'folder:/d/mine/']
+    assert run.data_names(specs) == 'camvid:day_train, pseudo:day, mine'

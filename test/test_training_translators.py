@@ -92,8 +92,12 @@ def test_cameras_with_one_light_are_left_out_and_labels_follow(root, tmp_path):
     (tmp_path / 'red_0.png').symlink_to(root / 'night' / 'red_0.png')
     said: list[str] = []
     days = spec(root, 'day', labels=True)
-    data = crops(days, f'images:{tmp_path}:night', crop=(64, 64), long_side=96, log=said.append)
-    assert data.cameras == ('red',) and said[0].endswith(': blue')
+    specs = days, f'images:{tmp_path}:night', f'images:{root}/night'
+    data = crops(*specs, crop=(64, 64), long_side=96, log=said.append)
+    assert data.cameras == ('red',) and said == [
+        'left out, since they are called neither day nor night: 6 pictures',
+        'left out, since only day or only night is there: blue',
+    ]
     real_A, _, labels_A, labels_B, _, _ = data[0]
     assert (labels_B == 255).all()
     luma = real_A.float().mean(2)
@@ -120,9 +124,15 @@ def test_a_pair_is_a_night_and_its_day(root, tmp_path):
     assert night[~padded].float().mean() < day[~padded].float().mean()
     night, day, _ = pairs(days, 0.0)[0]
     assert torch.equal(night, day)
-    for light, labelled, words in (('day', False, 'no labels'), ('night', True, 'unpaired')):
+    for words, data in {
+        'no labels': spec(root, 'day'),
+        "is a night .*'unpaired'": spec(root, 'night', labels=True),
+        'is a dusk without its day': f'paired:{root}/day:{root}/day_labels:dusk',
+    }.items():
         with pytest.raises(DataError, match=words):
-            train(fast_config(root, tmp_path, data=(spec(root, light, labelled),)))
+            train(fast_config(root, tmp_path, data=(data,)))
+    with pytest.raises(DataError, match="nights of 'unpaired' would teach nothing"):
+        train(fast_config(root, tmp_path, loss=paired.FastLossConfig()))
 
 
 def test_pool_returns_old_pictures_with_their_cameras():
@@ -300,7 +310,7 @@ def test_labels_are_ids_of_the_segmenters_classes(root, tmp_path, make):
     field = 'unpaired' if make is fast_config else 'data'
     config = make(root, tmp_path / 'run', segmenter=str(judge), steps=1, **{field: tuple(specs)})
     assert load_weights(train(config)[0]).metadata.task == 'translate'
-    with pytest.raises(WeightsError, match='fit this network' if field == 'unpaired' else 'both'):
+    with pytest.raises(WeightsError, match='fit this network|one taxonomy'):
         night = {'night_segmenter': str(root / 'judge.safetensors')}
         other = {'init': str(judge)} if field == 'unpaired' else night
         train(replace(config, out=str(tmp_path / 'other'), **other))

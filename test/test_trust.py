@@ -4,6 +4,8 @@
 
 import dataclasses
 from pathlib import Path
+import subprocess
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +22,7 @@ from nightseg_ros.evaluation.metrics import (
     spearman,
 )
 from nightseg_ros.node.parameters import BY_NAME
+from nightseg_ros.outputs import OutputError
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsConfig
 from nightseg_ros.perception.result import Want
@@ -30,6 +33,7 @@ from nightseg_ros.training import CalibrationConfig
 from nightseg_ros.training.average import average_weights, AverageConfig
 from nightseg_ros.training.calibrate import (
     calibrate,
+    FAULTS,
     fit_logistic,
     fit_temperature,
     predict,
@@ -183,7 +187,7 @@ def test_weights_keep_their_network_and_say_what_was_fitted(calibrated, tmp_path
     assert set(about['temperature']['places']) == {'a', 'b'}
     assert about['reliability']['good_frames'] == 8 * 3  # each through two other cameras as well
     for name, tensor in network_tensors(after.tensors).items():
-        assert torch.allclose(tensor.float(), before.tensors[name].float(), atol=1e-3), name
+        assert torch.equal(tensor, before.tensors[name]), name
 
 
 def test_a_camera_of_another_tone_is_not_taken_for_a_blind_one(streets, tmp_path):
@@ -205,11 +209,26 @@ def test_a_camera_of_another_tone_is_not_taken_for_a_blind_one(streets, tmp_path
     assert found[1] < 0.7 * found[0], found
 
 
-def test_publishing_keeps_both_and_a_mean_neither(calibrated, tmp_path):
-    assert main(['publish', str(calibrated), '--name', 'x', '--models', str(tmp_path)]) == 0
+def test_publishing_keeps_both_and_a_mean_neither(calibrated, tmp_path, capsys, monkeypatch):
+    # a repository of something else, whose commit is not that of this code
+    git = ['git', '-c', 'user.name=x', '-c', 'user.email=x', '-C', str(tmp_path)]
+    for words in (['init'], ['commit', '--allow-empty', '-m', 'x']):
+        subprocess.run([*git, *words], check=True, capture_output=True)
+    head = subprocess.check_output([*git, 'rev-parse', 'HEAD'], text=True)
+    monkeypatch.chdir(tmp_path)
+    publish = ['publish', str(calibrated), '--name', 'x', '--models', str(tmp_path)]
+    assert main(publish) == 0
     shipped, before = load_weights(tmp_path / 'x.safetensors'), load_weights(calibrated)
+    assert not shipped.metadata.commit or not head.startswith(shipped.metadata.commit)
     assert shipped.metadata.temperature == before.metadata.temperature
     assert shipped.tensors.keys() == before.tensors.keys()
+    # what float16 does not hold leaves the shipped ones as they are
+    large = dict(before.tensors) | {'classify.bias': torch.full((11,), 1e5)}
+    save_weights(tmp_path / 'large.safetensors', large, before.metadata)
+    publish[1] = str(tmp_path / 'large.safetensors')
+    assert main(publish) == 2 and '--no-half' in capsys.readouterr().err
+    assert load_weights(tmp_path / 'x.safetensors').sha256 == shipped.sha256
+    assert main([*publish, '--no-half']) == 0
     out = tmp_path / 'mean.safetensors'
     average_weights(AverageConfig(weights=(str(calibrated), str(calibrated)), out=str(out)))
     mean = load_weights(out)
@@ -221,10 +240,24 @@ def test_another_temperature_wants_another_reliability(calibrated, streets):
         calibrate(CalibrationConfig(weights=str(calibrated), data=tuple(streets)), silent)
 
 
-def test_other_tasks_are_refused(streets, tmp_path):
+def test_what_is_dark_already_is_not_made_night(streets, tmp_path):
+    day = str(write_segmenter(tmp_path / 'day.safetensors'))
+    config = CalibrationConfig(weights=day, faults_on=(f'{streets[0]}:dusk',), cameras=0)
+    about = calibrate(config, silent).metadata.training['calibration']['reliability']
+    assert about['judged_frames'] == 4 * (1 + FAULTS)
+
+
+def test_what_cannot_be_fitted_is_refused(streets, tmp_path):
     light = str(write_illumination(tmp_path / 'light.safetensors'))
-    with pytest.raises(WeightsError, match='a segmenter'):
-        calibrate(CalibrationConfig(weights=light, data=tuple(streets)), silent)
+    day = str(write_segmenter(tmp_path / 'day.safetensors'))
+    for error, words, options in (
+        (WeightsError, 'a segmenter', {'weights': light}),
+        (OutputError, 'is a folder', {'out': str(tmp_path)}),
+        (DataError, 'two good frames or more', {'frames': 1, 'cameras': 0}),
+    ):
+        settings: Any = {'weights': day, 'faults_on': (streets[0],), **options}
+        with pytest.raises(error, match=words):
+            calibrate(CalibrationConfig(**settings), silent)
 
 
 def _pipeline(day: Path | str, folder: Path, backend: str = 'torch') -> Pipeline:

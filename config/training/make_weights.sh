@@ -17,6 +17,13 @@ here=$(cd "$(dirname "$0")" && pwd)
 read -ra flags <<<"${FLAGS:-}"
 read -ra steps <<<"${STEPS:+--steps $STEPS}"
 mkdir -p "$out/models"
+# what was tried out with few steps must not pass for done
+[ -e "$out/steps" ] || echo "${STEPS:-}" >"$out/steps"
+begun=$(cat "$out/steps")
+if [ "$begun" != "${STEPS:-}" ]; then
+  echo "make_weights: '$out' was begun with STEPS='$begun', now it is '${STEPS:-}': give another OUT" >&2
+  exit 2
+fi
 
 nightseg() { echo "make_weights: nightseg $*"; "${PYTHON:-python3}" -m nightseg_ros.cli.main "$@"; }
 once() {  # once NAME COMMAND…: what is done is not done again

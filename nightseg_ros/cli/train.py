@@ -40,6 +40,9 @@ def _recipe(
     """Return the verb that runs a training with its config and names what it wrote."""
 
     def run(arguments: Sequence[str]) -> int:
+        # whoever follows a log sees each line at once
+        with suppress(AttributeError):
+            sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         training = importlib.import_module(f'nightseg_ros.training.{module or verb}')
         options = read_config(getattr(training, config), f'train {verb}', arguments)
         done = getattr(training, function)(options)
@@ -75,22 +78,11 @@ def calibrate(arguments: Sequence[str]) -> int:
     return 0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SweepOptions(SweepConfig):
-    """
-    Train and score a trial for each ratio and seed; then write table and figure.
-
-    Settings of the trainings come from --config FILE.yaml, without it from the package's
-    config/training/sweep.yaml. The same command goes on after an interruption; --shard divides the
-    trials among processes or machines that share the folder.
-    """
-
-
 def sweep(arguments: Sequence[str]) -> int:
     given = list(arguments)
     if not any(argument.partition('=')[0] == '--config' for argument in given):
         given += ['--config', str(share_dir() / 'config' / 'training' / 'sweep.yaml')]
-    options = read_config(SweepOptions, 'sweep', given)
+    options = read_config(SweepConfig, 'sweep', given)
 
     from nightseg_ros.training.sweep import sweep
 
@@ -204,8 +196,8 @@ class PublishOptions(Limited):
 
 def publish(options: PublishOptions) -> int:
     from nightseg_ros.outputs import check_output
-    from nightseg_ros.runtime.export import embed_graph
-    from nightseg_ros.weights import load_weights, save_weights, write_manifest
+    from nightseg_ros.training.average import replace_weights
+    from nightseg_ros.weights import load_weights, write_manifest
 
     weights = load_weights(options.weights)
     path = options.models / f'{options.name}.safetensors'
@@ -214,42 +206,40 @@ def publish(options: PublishOptions) -> int:
     if options.metrics is not None:
         changes['metrics'] = _headline(options.metrics)
     if options.bf16:
-        weights = _rounded(weights, options)
-        changes['bfloat16'] = _bfloat16(weights, options)
+        weights, changes['bfloat16'] = _rounded(weights, options)
     metadata = dataclasses.replace(weights.metadata, **changes)
-    save_weights(path, weights.tensors, metadata, half=options.half)
+    weights = dataclasses.replace(weights, metadata=metadata)
+    shipped = replace_weights(path, weights, half=options.half)
     write_manifest(options.models)
-    sha256 = embed_graph(path)
-    print(f"'{path}': {path.stat().st_size / 1e6:.1f} MB, SHA-256 {sha256}")
+    print(f"'{path}': {path.stat().st_size / 1e6:.1f} MB, SHA-256 {shipped.sha256}")
     return 0
 
 
-def _rounded(weights: Weights, options: PublishOptions) -> Weights:
-    """Return the weights as they will be read back, of bfloat16's numbers."""
+def _rounded(weights: Weights, options: PublishOptions) -> tuple[Weights, float]:
+    """
+    Return the weights as they will be read back, of bfloat16's numbers.
+
+    Beside them stands the share of labels that bfloat16 keeps, that of the worst folder.
+    """
+    from nightseg_ros.evaluation.agreement import agreement, source_images
     from nightseg_ros.runtime.backends import FLOAT32_LAYERS
-    from nightseg_ros.training.average import round_weights
-    from nightseg_ros.weights import load_weights, RELIABILITY, save_weights
+    from nightseg_ros.training.average import replace_weights, round_weights
+    from nightseg_ros.weights import RELIABILITY
 
     tensors = round_weights(weights, FLOAT32_LAYERS)
     tensors |= {name: t for name, t in weights.tensors.items() if name.startswith(RELIABILITY)}
     # through a file, since the cache of graphs goes by a file's hash
-    with TemporaryDirectory(prefix='nightseg-') as folder:
-        path = Path(folder) / options.weights.name
-        save_weights(path, tensors, weights.metadata, half=options.half)
-        return load_weights(path)
-
-
-def _bfloat16(weights: Weights, options: PublishOptions) -> float:
-    """Return the share of labels that bfloat16 keeps, that of the worst folder."""
-    from nightseg_ros.evaluation.agreement import agreement, source_images
-
+    with TemporaryDirectory(prefix='nightseg-') as scratch:
+        path = Path(scratch) / options.weights.name
+        rounded = dataclasses.replace(weights, tensors=tensors)
+        weights = replace_weights(path, rounded, half=options.half, graph=False)
     worst = 1.0
     for folder in options.bf16:
         images = source_images(folder, options.frames)
         share = agreement(weights, images, print, ('openvino-bf16',))['openvino-bf16']
         print(f"bfloat16 keeps {share:.2%} of the labels of {len(images)} frames of '{folder}'")
         worst = min(worst, share)
-    return round(worst, 5)
+    return weights, round(worst, 5)
 
 
 def _headline(file: Path) -> dict[str, Any]:
@@ -270,9 +260,11 @@ def _headline(file: Path) -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """Return the commit of the code in the working folder, '' where there is none."""
+    """Return the commit of this code, '' where it is not run from its repository."""
+    root = Path(__file__).resolve().parents[2]
     with suppress(OSError, subprocess.CalledProcessError):
-        return subprocess.check_output(
-            ['git', 'rev-parse', '--short', 'HEAD'], text=True, stderr=subprocess.DEVNULL
-        ).strip()
+        # an installed package may lie in a repository of something else
+        if (root / '.git').exists():
+            command = ['git', '-C', str(root), 'rev-parse', '--short', 'HEAD']
+            return subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL).strip()
     return ''

@@ -45,7 +45,13 @@ class CalibrationConfig(Limited):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SweepConfig:
-    """How much synthetic night helps: one short training for each ratio and seed."""
+    """
+    Train and score a trial for each ratio and seed; then write table and figure.
+
+    Settings of the trainings come from --config FILE.yaml, without it from the package's
+    config/training/sweep.yaml. The same command goes on after an interruption; --shard divides the
+    trials among processes or machines that share the folder.
+    """
 
     data: tuple[str, ...]
     """Labelled day images, ADAPTER:ROOT[:SPLIT]."""

@@ -1,6 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Weights made of finished weights: the mean of several, and ones that bfloat16 holds exactly."""
+"""Weights made of weights: the mean of several, those that bfloat16 holds, whole replacements."""
 
 from __future__ import annotations
 
@@ -9,12 +9,23 @@ from collections.abc import Sequence
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from nightseg_ros.config import Limited, Natural
+from nightseg_ros.files import replace_file
 from nightseg_ros.networks import build_from
 from nightseg_ros.outputs import check_output
-from nightseg_ros.weights import load_weights, network_tensors, save_weights, Weights, WeightsError
+from nightseg_ros.runtime.export import embed_graph
+from nightseg_ros.weights import (
+    load_weights,
+    MANIFEST,
+    network_tensors,
+    save_weights,
+    Weights,
+    WeightsError,
+    write_manifest,
+)
 import torch
 from torch import fx, nn
 
@@ -36,11 +47,15 @@ class AverageConfig(Limited):
         Limited.__post_init__(self)
         if len(self.weights) < 2:
             raise ValueError(f"'weights' must be two files or more, got {list(self.weights)}")
+        if 0 < self.long_side < 32:
+            raise ValueError(f"'long_side' must be 0 or at least 32, got {self.long_side}")
 
 
 def average_weights(config: AverageConfig) -> Path:
     """Write the mean of the tensors (a model soup, Wortsman et al. 2022); return its path."""
     parts = [load_weights(name) for name in config.weights]
+    path = Path(config.out)
+    check_output(path, 'weights', Path.is_file, inputs=[part.path for part in parts])
     last = parts[-1]
     for part in parts:
         mine, other = _kind(last), _kind(part)
@@ -67,12 +82,9 @@ def average_weights(config: AverageConfig) -> Path:
         data=_union([part.metadata.data for part in parts], ', '),
         ratio=sum(part.metadata.ratio for part in parts) / len(parts),
         license=_union([part.metadata.license for part in parts], '; '),
-        # the mean's confidence was neither calibrated nor compared in bfloat16
-        temperature=1.0,
-        bfloat16=0.0,
-    )
-    path = Path(config.out)
-    check_output(path, 'weights', Path.is_file, inputs=[part.path for part in parts])
+        # the mean was neither calibrated, nor compared in bfloat16, nor scored
+        temperature=1.0, bfloat16=0.0, metrics={}, commit='',
+    )  # fmt: skip
     save_weights(path, mean, metadata)
     return path
 
@@ -97,6 +109,29 @@ def _union(texts: Sequence[str], separator: str) -> str:
     """Return what the lists in ``texts`` name, each once and in their order."""
     named = [name for text in texts for name in text.split(separator) if name]
     return separator.join(dict.fromkeys(named))
+
+
+def replace_weights(path: Path, weights: Weights, *, half: bool, graph: bool = True) -> Weights:
+    """
+    Write weights as ``path``, with their graph unless it is not wanted; return what is there now.
+
+    They are finished and read elsewhere, so that only whole ones take the place of others:
+    weights without their graph would need torch on a vehicle. A manifest beside them is renewed.
+    """
+    for name, tensor in weights.tensors.items() if half else ():
+        if tensor.is_floating_point() and not tensor.half().isfinite().all():
+            raise WeightsError(f"'{name}' has values beyond float16, up to 65504: give --no-half")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix='.nightseg-', dir=path.parent) as folder:
+        whole = Path(folder) / path.name
+        save_weights(whole, weights.tensors, weights.metadata, half=half)
+        if graph:
+            embed_graph(whole)
+        written = dataclasses.replace(load_weights(whole), path=path)
+        replace_file(path, whole.read_bytes(), durable=True)
+    if (path.parent / MANIFEST).exists():
+        write_manifest(path.parent)
+    return written
 
 
 def round_weights(weights: Weights, exact: int) -> dict[str, torch.Tensor]:

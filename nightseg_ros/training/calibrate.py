@@ -10,10 +10,9 @@ like and what its features say of the share of right pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import dataclasses
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
@@ -22,8 +21,8 @@ from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.photometric import corrupted
 from nightseg_ros.data.sample import DataError, labelled, read_image, read_pair, Sample
-from nightseg_ros.files import replace_file
-from nightseg_ros.runtime.export import embed_graph
+from nightseg_ros.outputs import check_output
+from nightseg_ros.runtime.backend import Log
 from nightseg_ros.runtime.graph import (
     FEATURES,
     graph_of,
@@ -34,15 +33,14 @@ from nightseg_ros.runtime.graph import (
 from nightseg_ros.runtime.pixels import fit, HostPixels
 from nightseg_ros.taxonomy import Taxonomy, UNLABELLED
 from nightseg_ros.training import CalibrationConfig
+from nightseg_ros.training.average import replace_weights
 from nightseg_ros.weights import (
+    has_reliability,
     load_weights,
-    MANIFEST,
     network_tensors,
     RELIABILITY,
-    save_weights,
     Weights,
     WeightsError,
-    write_manifest,
 )
 import numpy as np
 import numpy.typing as npt
@@ -50,8 +48,9 @@ import torch
 
 Image = npt.NDArray[np.uint8]
 Logits = npt.NDArray[np.float32]
+#: Logits float32 [N, classes] of labelled pixels and their ids uint8 [N], none of them 255.
+Pixels = tuple[Logits, Image]
 Doubles = npt.NDArray[np.float64]
-Log = Callable[[str], None]
 #: Temperatures between which the best one is looked for; pixels drawn of each frame for it.
 LOW, HIGH, PIXELS = 0.1, 20.0, 2000
 #: Faults shown on each labelled day frame.
@@ -75,6 +74,8 @@ def calibrate(config: CalibrationConfig, log: Log = lambda text: None) -> Weight
     it was. ``WeightsError`` for weights of another task, ``DataError`` for data without labels.
     """
     weights = load_weights(config.weights)
+    path = Path(config.out) if config.out else weights.path
+    check_output(path, 'weights', Path.is_file)
     metadata = weights.metadata
     if metadata.task != 'segment' or metadata.taxonomy is None:
         raise WeightsError(
@@ -83,9 +84,10 @@ def calibrate(config: CalibrationConfig, log: Log = lambda text: None) -> Weight
         )
     about: dict[str, Any] = dict(metadata.training.get('calibration', {}))
     metadata = dataclasses.replace(metadata, training={**metadata.training, 'calibration': about})
-    tensors = dict(weights.tensors)
-    fitted = any(name.startswith(RELIABILITY) for name in tensors)
-    if config.data and fitted and not config.faults_on:
+    floats = [t for t in weights.tensors.values() if t.is_floating_point()]
+    # those in float32 stay so
+    half = all(torch.equal(t.half().float(), t) for t in floats)
+    if config.data and has_reliability(weights) and not config.faults_on:
         raise WeightsError(
             f"the reliability of '{weights.path}' was fitted with its temperature; give "
             '--faults-on as well, to fit both anew'
@@ -97,24 +99,14 @@ def calibrate(config: CalibrationConfig, log: Log = lambda text: None) -> Weight
             'shipped': round(temperature, 4), 'before': metadata.temperature, 'places': [*places],
         }  # fmt: skip
         metadata = dataclasses.replace(metadata, temperature=temperature)
+    weights = dataclasses.replace(weights, metadata=metadata)
     if config.faults_on:
-        tensors = network_tensors(tensors)
+        tensors = network_tensors(weights.tensors)
+        weights = dataclasses.replace(weights, tensors=tensors)
         # the doubt that is weighed is that of the calibrated confidence
-        cooled = dataclasses.replace(weights, metadata=metadata, tensors=tensors)
-        head, about['reliability'] = _reliability_head(cooled, config, log)
+        head, about['reliability'] = _reliability_head(weights, config, log)
         tensors |= {RELIABILITY + name: tensor for name, tensor in head.items()}
-    path = Path(config.out) if config.out else weights.path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # finished elsewhere: weights without their graph would need torch on a vehicle
-    with TemporaryDirectory(prefix='.nightseg-', dir=path.parent) as folder:
-        whole = Path(folder) / path.name
-        save_weights(whole, tensors, metadata, half=True)
-        if weights.graph:
-            embed_graph(whole)
-        replace_file(path, whole.read_bytes(), durable=True)
-    if (path.parent / MANIFEST).exists():
-        write_manifest(path.parent)
-    return load_weights(path)
+    return replace_weights(path, weights, half=half, graph=bool(weights.graph))
 
 
 # -- frames --------------------------------------------------------------------------------------
@@ -153,13 +145,7 @@ def _spread(specification: str, taxonomy: Taxonomy, count: int) -> list[Sample]:
 # -- temperature ---------------------------------------------------------------------------------
 
 
-#: Logits float32 [N, classes] of labelled pixels and their ids uint8 [N], none of them 255.
-Pixels = tuple[Logits, Image]
-
-
-def collect_pixels(
-    weights: Weights, config: CalibrationConfig, log: Log = lambda text: None
-) -> dict[str, Pixels]:
+def collect_pixels(weights: Weights, config: CalibrationConfig, log: Log) -> dict[str, Pixels]:
     """Return labelled pixels of the frames of ``config.data``, by place."""
     graph, taxonomy = _graph(weights)
     found: dict[str, list[Pixels]] = {}
@@ -176,11 +162,11 @@ def collect_pixels(
         found.setdefault(sample.source or spec, []).append(chosen)
         if number % 50 == 0 or number == len(samples):
             log(f'temperature: {number}/{len(samples)} frames')
-    return {
-        place: (np.concatenate([logits for logits, _ in group]),
-                np.concatenate([truth for _, truth in group]))
-        for place, group in found.items()
-    }  # fmt: skip
+    places = {}
+    for place, group in found.items():
+        all_logits, all_ids = zip(*group)
+        places[place] = np.concatenate(all_logits), np.concatenate(all_ids)
+    return places
 
 
 def fit_temperature(places: Sequence[Pixels]) -> float:
@@ -239,9 +225,11 @@ def _reliability_head(
         for number, sample in enumerate(samples):
             image, truth = read_pair(sample)
             rng = np.random.default_rng((config.seed, number, 7))
-            night = synthesize_night(image, truth, rng, taxonomy=taxonomy)
-            faulty = [corrupted(image, rng) for _ in range(FAULTS)]
-            for shown in (image, night, *faulty):
+            others = []
+            if sample.light not in ('dusk', 'night'):
+                others.append(synthesize_night(image, truth, rng, taxonomy=taxonomy))
+            others += [corrupted(image, rng) for _ in range(FAULTS)]
+            for shown in (image, *others):
                 seen, logits = predict(graph, shown, long_side)
                 ids = _resized(truth, logits)
                 known = ids != UNLABELLED
@@ -257,20 +245,20 @@ def _reliability_head(
             image = read_image(sample.image)
             show_good(image, predict(graph, image, long_side)[0])
         log(f'reliability: {len(samples)} good frames of {specification}')
+    if len(good) < 2 or not judged:
+        raise DataError(
+            f'a reliability is fitted on two good frames or more and labelled ones; there are '
+            f'{len(good)} and {len(judged)}: give more --frames, --good or --faults-on'
+        )
     return fit_reliability(stack(good), stack(judged), np.array(accuracy)), {
-        'good_frames': len(good),
-        'cameras': config.cameras,
-        'judged_frames': len(judged),
+        'good_frames': len(good), 'cameras': config.cameras, 'judged_frames': len(judged),
         'seed': config.seed,
-    }
+    }  # fmt: skip
 
 
 def stack(seen: Sequence[Observation]) -> Observation:
-    return Observation(
-        confidence=torch.cat([one.confidence for one in seen]),
-        pooled=torch.cat([one.pooled for one in seen]),
-        rows=torch.cat([one.rows for one in seen]),
-    )
+    parts = zip(*((one.confidence, one.pooled, one.rows) for one in seen))
+    return Observation(*(torch.cat(part) for part in parts))
 
 
 def fit_reliability(

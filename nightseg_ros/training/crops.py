@@ -9,7 +9,7 @@ A file that is broken is a ``DataError`` that names it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.night_presets import uniform
 from nightseg_ros.data.sample import DataError, labelled, read_labels, read_pair, Sample
 from nightseg_ros.files import process_context
+from nightseg_ros.runtime.backend import Log
 from nightseg_ros.taxonomy import Taxonomy, TaxonomyError
 import numpy as np
 import numpy.typing as npt
@@ -47,8 +48,8 @@ class TrainingCrops(Dataset[Crop]):
     def __getitem__(self, number: int) -> Crop:
         sample, image, labels, rng = self._draw(number)
         settings = self._augment
-        if sample.light == 'night':
-            settings = replace(settings, night_share=0.0)  # it is night already
+        if sample.light in ('dusk', 'night'):
+            settings = replace(settings, night_share=0.0)  # it is dark already
             labels = hide_unlit(image, labels, settings.unlit, self._taxonomy)
         scene = read_labels(sample.scene) if sample.scene else None
         image, labels = augment(image, labels, rng, settings, taxonomy=self._taxonomy, scene=scene)
@@ -92,15 +93,9 @@ class UnpairedCrops(Dataset[Crop]):
     """
 
     def __init__(
-        self,
-        samples: Sequence[Sample],
-        *,
-        crop: tuple[int, int],
-        long_side: int,
-        untold: float = 0.0,
-        seed: int,
-        log: Callable[[str], None] = print,
-    ) -> None:
+        self, samples: Sequence[Sample], *, crop: tuple[int, int], long_side: int,
+        untold: float = 0.0, seed: int, log: Log = print,
+    ) -> None:  # fmt: skip
         """
         Sort samples by camera and light; ``DataError`` where no camera has both.
 
@@ -122,8 +117,9 @@ class UnpairedCrops(Dataset[Crop]):
                 'a camera is the part of a file name before the first _, and the light is the '
                 "data set's (images:FOLDER:day)"
             )
-        left_out = sorted(day.keys() ^ night.keys())
-        if left_out:
+        if untimed := sum(sample.light not in ('day', 'night') for sample in samples):
+            log(f'left out, since they are called neither day nor night: {untimed} pictures')
+        if left_out := sorted(day.keys() ^ night.keys()):
             log(f'left out, since only day or only night is there: {", ".join(left_out)}')
         self._pairs = [(day[name], night[name]) for name in self.cameras]
         self._crop, self._long_side = crop, long_side
@@ -224,19 +220,17 @@ class ImagePool:
         self, images: torch.Tensor, cameras: torch.Tensor, step: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Give float [B, 3, H, W] in [-1, 1] and int64 [B] in; get as many new or old ones."""
-        images = images.detach()
         returned = []
-        for index, (image, camera) in enumerate(zip(images, cameras)):
+        for index, (image, camera) in enumerate(zip(images.detach(), cameras)):
             new = _to_bytes(image).cpu(), camera.cpu().clone()
+            rng = np.random.default_rng((self._seed, step, index))
             if len(self._kept) < self._size:
                 self._kept.append(new)
-            else:
-                rng = np.random.default_rng((self._seed, step, index))
-                if rng.random() < 0.5:
-                    place = int(rng.integers(self._size))
-                    old, its_camera = self._kept[place]
-                    self._kept[place] = new
-                    image, camera = old.to(image) / 127.5 - 1, its_camera.to(camera)
+            elif rng.random() < 0.5:
+                place = int(rng.integers(self._size))
+                old, its_camera = self._kept[place]
+                self._kept[place] = new
+                image, camera = old.to(image) / 127.5 - 1, its_camera.to(camera)
             returned.append((image, camera))
         out_images, out_cameras = zip(*returned)
         return torch.stack(out_images), torch.stack(out_cameras)
@@ -246,7 +240,7 @@ class ImagePool:
         return {name: torch.stack(parts) for name, parts in zip(names, zip(*self._kept))}
 
     def load_state_dict(self, state: dict[str, torch.Tensor], /) -> None:
-        self._kept = list(zip(state['images'], state['cameras'])) if state else []
+        self._kept = list(zip(state['images'], state['cameras']))
 
 
 def to_network(images: torch.Tensor) -> torch.Tensor:

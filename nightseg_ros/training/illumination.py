@@ -11,21 +11,25 @@ noise and JPEG. The mean luma in particular is drawn from one range for day and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 import platform
 import time
+from typing import Annotated
 
-import cv2
-from nightseg_ros.config import Limited, Natural, Positive, to_mapping
+from nightseg_ros.config import Limited, Limits, Natural, Positive, to_mapping
+from nightseg_ros.data.photometric import jpeg
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.data.source import open_source
+from nightseg_ros.files import user_path
 from nightseg_ros.networks.illumination import IlluminationNet
+from nightseg_ros.outputs import check_output
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import ground_light, thumbnail
 from nightseg_ros.perception.video import VIDEO_SUFFIXES
+from nightseg_ros.runtime.backend import Log
 from nightseg_ros.training.run import duration
 from nightseg_ros.weights import save_weights, WeightsMetadata
 import numpy as np
@@ -33,7 +37,6 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-Log = Callable[[str], None]
 RATE, WEIGHT_DECAY = 4e-3, 1e-2
 #: Keeps the score away from 0 and 1, where a threshold could not tell anything any more.
 LABEL_SMOOTHING = 0.05
@@ -41,6 +44,12 @@ LABEL_SMOOTHING = 0.05
 RELIT = 0.35
 #: Channels of the network's layers.
 WIDTHS = (12, 24, 32, 32)
+#: Height and width of the stored thumbnails; crops of at least 0.45 of a side are taken.
+STORED_SIZE = (96, 144)
+#: Every n-th frame of a video is taken; neighbours teach nothing new.
+VIDEO_STRIDE = 10
+#: RGB uint8 [N, 96, 144, 3] by camera and light ('day' or 'night').
+Thumbnails = dict[tuple[str, str], npt.NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,21 +62,20 @@ class IlluminationConfig(Limited):
     out: str
     """The weights file to write."""
     steps: Positive = 1200
-    batch: Positive = 32
+    batch: Annotated[int, Limits(2)] = 32
     seed: Natural = 0
     license: str = 'research, non-commercial'  # noqa: A003
     """What the training data allows; written into the weights."""
 
     def __post_init__(self) -> None:
         Limited.__post_init__(self)
-        if not self.data:
-            raise ValueError("'data' names no source")
-        list(sources(self.data))  # names a wrong entry
+        list(sources(self.data or ('',)))  # names a wrong entry
 
 
 def train_illumination(config: IlluminationConfig, log: Log = print) -> Path:
     """Read the data, train, write the weights and return their path."""
-    sets = load_thumbnails(config.data)
+    check_output(Path(config.out), 'weights', Path.is_file)
+    sets = load_thumbnails(config.data, log)
     for (camera, light), images in sets.items():
         log(f'{camera}: {len(images)} frames by {light}')
     network = fit(sets, config, log)
@@ -85,9 +93,7 @@ def train_illumination(config: IlluminationConfig, log: Log = print) -> Path:
     return Path(config.out)
 
 
-def fit(
-    sets: Thumbnails, config: IlluminationConfig, log: Log = lambda line: None
-) -> IlluminationNet:
+def fit(sets: Thumbnails, config: IlluminationConfig, log: Log = print) -> IlluminationNet:
     """Train on the sets: same sets, config and thread count, same weights, in evaluation mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -97,7 +103,6 @@ def fit(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=RATE, total_steps=config.steps + 1, pct_start=0.15
     )
-    network.train()
     started, every = time.monotonic(), max(1, config.steps // 10)
     for step in range(1, config.steps + 1):
         images, labels = sampler.draw(config.batch)
@@ -135,16 +140,6 @@ def darkest_day_ground(sets: Thumbnails, seed: int) -> float:
     return min(float(np.percentile([*map(ground_light, day)], 1)) for day in days)
 
 
-#: Height and width of the stored thumbnails; crops of at least 0.45 of a side are taken.
-STORED_SIZE = (96, 144)
-#: Every n-th frame of a video is taken; neighbours teach nothing new.
-VIDEO_STRIDE = 10
-
-
-#: RGB uint8 [N, 96, 144, 3] by camera and light ('day' or 'night').
-Thumbnails = dict[tuple[str, str], npt.NDArray[np.uint8]]
-
-
 def sources(specs: Sequence[str]) -> Iterator[tuple[str, str, Path]]:
     """Yield camera, light and path of each entry of ``data``; or raise ``ValueError``."""
     for spec in specs:
@@ -152,10 +147,10 @@ def sources(specs: Sequence[str]) -> Iterator[tuple[str, str, Path]]:
         camera, _, path = rest.partition(':')
         if light not in ('day', 'night') or not camera or not path:
             raise ValueError(f"'data': '{spec}' must be day:CAMERA:PATH or night:CAMERA:PATH")
-        yield camera, light, Path(path)
+        yield camera, light, user_path(path)
 
 
-def load_thumbnails(specs: Sequence[str]) -> Thumbnails:
+def load_thumbnails(specs: Sequence[str], log: Log = print) -> Thumbnails:
     """Read what all entries of ``data`` name; ``DataError`` for a path without a frame."""
     sets: dict[tuple[str, str], list[npt.NDArray[np.uint8]]] = {}
     for camera, light, path in sources(specs):
@@ -164,7 +159,9 @@ def load_thumbnails(specs: Sequence[str]) -> Thumbnails:
         for file in [path] if path.exists() else sorted(path.parent.glob(path.name)):
             stride = VIDEO_STRIDE if file.suffix.lower() in VIDEO_SUFFIXES else 1
             for index, (_, frame) in enumerate(open_source(file)):
-                if index % stride == 0 and isinstance(frame, Frame):
+                if not isinstance(frame, Frame):
+                    log(f'left out: {frame}')
+                elif index % stride == 0:
                     images.append(thumbnail(frame.image, frame.order, STORED_SIZE))
         if len(images) == before:
             raise DataError(
@@ -319,10 +316,8 @@ def _relight(light: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 def _flare(count: int, generator: torch.Generator) -> torch.Tensor:
     """Draw one white halo per frame, [B, 1, 64, 96] in linear light, 0–2 at its centre."""
-    x = torch.rand(count, 1, 1, generator=generator) * 96
-    y = torch.rand(count, 1, 1, generator=generator) * 64
-    size = 2 + 10 * torch.rand(count, 1, 1, generator=generator)
-    peak = 0.3 + 1.7 * torch.rand(count, 1, 1, generator=generator)
+    limits = ((0, 96), (0, 64), (2, 12), (0.3, 2))
+    x, y, size, peak = (_uniform(generator, count, *pair, 1, 1) for pair in limits)
     rows = torch.arange(64.0)[None, :, None]
     columns = torch.arange(96.0)[None, None, :]
     square = (columns - x) ** 2 + (rows - y) ** 2
@@ -335,7 +330,5 @@ def _jpeg(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     quality = torch.randint(40, 96, (len(images),), generator=generator)
     for index in torch.nonzero(chosen)[:, 0].tolist():
         pixels = images[index].permute(1, 2, 0).contiguous().numpy().astype(np.uint8)
-        coded = cv2.imencode('.jpg', pixels, [cv2.IMWRITE_JPEG_QUALITY, int(quality[index])])[1]
-        decoded = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.float32)
-        images[index] = torch.from_numpy(decoded).permute(2, 0, 1)
+        images[index] = torch.from_numpy(jpeg(pixels, int(quality[index]))).permute(2, 0, 1)
     return images

@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from nightseg_ros.data.sample import DataError, read_labels, Sample
+from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.taxonomy import UNLABELLED
+from nightseg_ros.weights import load_weights, Weights, WeightsError
 import numpy as np
 import torch
 from torch import nn
@@ -27,12 +29,9 @@ COUNTED = 100
 
 
 def segmentation_loss(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    lovasz: float,
+    logits: torch.Tensor, labels: torch.Tensor, *, lovasz: float,
     weight: torch.Tensor | None = None,
-) -> torch.Tensor:
+) -> torch.Tensor:  # fmt: skip
     """
     Cross entropy plus ``lovasz`` × Lovász-softmax, a scalar.
 
@@ -54,9 +53,7 @@ def mean_cross_entropy(
     logits: torch.Tensor, labels: torch.Tensor, *, weight: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Cross entropy, the (weighted) mean over all labelled pixels; 0 where there are none."""
-    known = labels != UNLABELLED
-    mass = known.sum() if weight is None else weight[labels[known]].sum()
-    if not bool(mass > 0):
+    if not bool((labels != UNLABELLED).any()):
         return logits.sum() * 0
     return F.cross_entropy(logits, labels, ignore_index=UNLABELLED, weight=weight)
 
@@ -93,11 +90,28 @@ def class_weights(samples: Sequence[Sample], classes: int, balance: float) -> to
     return torch.from_numpy(weights).float()
 
 
+def halved(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return logits and ids at half the labels' size, from which the deployed graph labels."""
+    ids = labels[:, 1::2, 1::2].long()
+    return F.interpolate(logits.float(), size=ids.shape[1:], mode='bilinear'), ids
+
+
 def half_size_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return the mean over the labelled pixels at half size, 0 where there are none."""
-    ids = labels[:, 1::2, 1::2].long()
-    half = F.interpolate(logits.float(), size=ids.shape[1:], mode='bilinear')
-    return mean_cross_entropy(half, ids)
+    return mean_cross_entropy(*halved(logits, labels))
+
+
+def open_judges(names: Sequence[str]) -> tuple[list[Weights], list[FrozenSegmenter]]:
+    """Return weights and their segmenters; ``WeightsError`` unless they label one taxonomy."""
+    weights = [load_weights(name) for name in names]
+    judges = [FrozenSegmenter(each) for each in weights]
+    for each, judge in zip(weights, judges):
+        if judge.taxonomy != judges[0].taxonomy:
+            raise WeightsError(
+                f"'{weights[0].path}' labels '{judges[0].taxonomy.name}', '{each.path}' "
+                f"'{judge.taxonomy.name}'; all must label one taxonomy"
+            )
+    return weights, judges
 
 
 # -- generators and discriminators (least squares, Mao et al. 2017) ------------------------------
@@ -108,10 +122,9 @@ def generator_loss(
 ) -> torch.Tensor:
     """Return how far the scores of float ``fake`` [B, c, h, w] are from real; D learns nothing."""
     discriminator.requires_grad_(False)
-    scores = discriminator(fake, camera)
+    scores: torch.Tensor = discriminator(fake, camera)
     discriminator.requires_grad_(True)
-    loss: torch.Tensor = (scores.float() - 1).square().mean()
-    return loss
+    return (scores.float() - 1).square().mean()
 
 
 def discriminator_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
@@ -128,26 +141,16 @@ def weighted_sum(losses: Mapping[str, torch.Tensor], weights: Mapping[str, float
 
 
 def parameter_groups(
-    network: nn.Module,
-    rate: float,
-    weight_decay: float,
-    factor: Callable[[str], float] = lambda name: 1.0,
+    network: nn.Module, rate: float, *, weight_decay: float, encoder: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Split the parameters by ``rate`` × ``factor(name)``; norms and biases decay nothing."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    """Split the parameters: ``encoder`` × ``rate`` for an encoder; only kernels decay."""
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
+        peak = rate * (encoder if name.startswith('encoder.') else 1.0)
         decay = weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((rate * factor(name), decay), []).append(parameter)
-    return [
-        {'params': parameters, 'lr': peak, 'weight_decay': decay}
-        for (peak, decay), parameters in groups.items()
-    ]
-
-
-def poly(step: int, *, steps: int, warm_up: int) -> float:
-    """Return the learning rate's factor: linear warm-up, then (1 - t)^0.9."""
-    warm = min(1.0, (step + 1) / max(1, warm_up))
-    return float(warm * (1 - step / steps) ** 0.9)
+        new = {'params': [], 'lr': peak, 'weight_decay': decay}
+        groups.setdefault((peak, decay), new)['params'].append(parameter)
+    return [*groups.values()]
 
 
 # -- mixed precision on CPUs ---------------------------------------------------------------------
@@ -165,12 +168,12 @@ class _DepthwiseConv(torch.autograd.Function):
         )
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         x, weight = ctx.saved_tensors
         conv = ctx.conv
         grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
             grads[0].float(), x.float(), weight.float(), None, conv.stride, conv.padding,
-            conv.dilation, False, (0, 0), conv.groups, (True, True, False),
+            conv.dilation, False, (0, 0), conv.groups, (True, ctx.needs_input_grad[1], False),
         )  # fmt: skip
         return grad_x.to(x.dtype), grad_weight, None
 

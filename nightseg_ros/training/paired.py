@@ -16,49 +16,35 @@ frozen segmenter has to find the labels again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nightseg_ros.config import ConfigError, Natural, Positive, Share, to_mapping
-from nightseg_ros.data.augment import AugmentConfig, PhotometricConfig
+from nightseg_ros.config import Limited, Natural, NotNegative, Positive, Share, to_mapping
+from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.datasets import open_all
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.data.synthesize import PHYSICAL_TO_NIGHT
-from nightseg_ros.networks import build
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import PatchGAN, ResnetGenerator
+from nightseg_ros.runtime.backend import Log
 from nightseg_ros.taxonomy import UNLABELLED
-from nightseg_ros.training.crops import (
-    NightPairs,
-    picture_grid,
-    to_network,
-    TrainingCrops,
-    UnpairedCrops,
-)
+from nightseg_ros.training.crops import NightPairs, picture_grid, to_network, UnpairedCrops
 from nightseg_ros.training.losses import (
     discriminator_loss,
     generator_loss,
     half_size_cross_entropy,
+    open_judges,
     parameter_groups,
-    poly,
     weighted_sum,
 )
-from nightseg_ros.training.run import CropRunConfig, data_names, TrainingRun
-from nightseg_ros.training.segmenter import initialise
-from nightseg_ros.weights import load_weights
+from nightseg_ros.training.run import CropRunConfig, data_names, LongSide, TrainingRun
+from nightseg_ros.training.segmenter import first_network
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
-from torch.optim import Optimizer
-
-#: A real night is shown as it was taken.
-UNTOUCHED = PhotometricConfig(
-    gain=(1, 1), gamma=(1, 1), cast=0, saturation=(1, 1), curve_probability=1, blur_probability=0,
-    noise_probability=0, jpeg_probability=0, halo_probability=0,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,30 +56,35 @@ class PairConfig(CropRunConfig):
     ndf: Positive = 32
     """Width of the discriminator."""
 
+    def __post_init__(self) -> None:
+        CropRunConfig.__post_init__(self)
+        for name in ('unlit', 'photometric'):
+            if getattr(self.augment, name) != getattr(AugmentConfig(), name):
+                raise ValueError(f"'augment.{name}' changes no pair; leave it out")
 
-class _Pair:
-    """The run, the data, the frozen judge, generator G with its average, and discriminator D."""
 
-    def __init__(self, config: PairConfig, log: Callable[[str], None]) -> None:
-        """Open everything but the networks, which are built after the seed is set."""
-        self.run = TrainingRun(config, log)
-        judge = load_weights(config.segmenter)
-        self.judge, self.segmenter = judge.sha256, FrozenSegmenter(judge)
-        self.run.place(self.segmenter)
-        self.taxonomy, self._config = self.segmenter.taxonomy, config
-        days = open_all(config.data, self.taxonomy)
-        for day in days:
-            if day.light == 'night':
-                raise DataError(f"'{day.image}' is a night without its day; name it in unpaired")
-        self.pairs = NightPairs(days, config.augment, taxonomy=self.taxonomy, seed=config.seed)
+def _start(config: PairConfig, log: Log) -> tuple[TrainingRun, FrozenSegmenter, NightPairs]:
+    """Open the run, the frozen judge and the pairs; networks are built after the seed is set."""
+    [judge], [segmenter] = open_judges([config.segmenter])
+    run = TrainingRun(config, log, judges={'segmenter': judge.sha256})
+    run.place(segmenter)
+    days = open_all(config.data, segmenter.taxonomy)
+    for day in days:
+        if day.light in ('dusk', 'night'):
+            raise DataError(
+                f"'{day.image}' is a {day.light} without its day; real nights belong into "
+                "'unpaired' (fast_translator) or 'nights' (day_to_night)"
+            )
+    pairs = NightPairs(days, config.augment, taxonomy=segmenter.taxonomy, seed=config.seed)
+    return run, segmenter, pairs
 
-    def add(self, generator: nn.Module, optimizer: Optimizer, discriminator: nn.Module) -> None:
-        """Take the networks to train."""
-        self.G = self.run.add('G', generator, optimizer, average=self._config.average)
-        adam = torch.optim.Adam(discriminator.parameters(), 2e-4, (0.5, 0.999))
-        # another layout adds up in another order: figures of old runs would differ, and the power
-        # iteration of the spectral norm after resuming
-        self.D = self.run.add('D', discriminator, adam, channels_last=False)
+
+def _add_discriminator(run: TrainingRun, discriminator: nn.Module) -> Any:
+    """Take the discriminator to train; return what to call."""
+    adam = torch.optim.Adam(discriminator.parameters(), 2e-4, (0.5, 0.999))
+    # another layout adds up in another order: figures of old runs would differ, and the power
+    # iteration of the spectral norm after resuming
+    return run.add('D', discriminator, adam, channels_last=False)
 
 
 # -- night to day ----------------------------------------------------------------------------
@@ -106,12 +97,12 @@ DAY_LOSSES = {'color': 10.0, 'gradient': 5.0, 'features': 1.0, 'semantic': 1.0}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FastLossConfig:
+class FastLossConfig(Limited):
     """Weights of the losses on real nights; 0 leaves one out."""
 
-    night_semantic: float = 0.5
+    night_semantic: NotNegative = 0.5
     """Cross entropy of the frozen segmenter, where they have pseudo-labels."""
-    adversarial: float = 0.0
+    adversarial: NotNegative = 0.0
     """Least-squares GAN on real nights, against day pictures of the same camera."""
 
 
@@ -130,57 +121,56 @@ class FastTranslatorConfig(PairConfig):
     )
     """Crop and geometry; crops that become no night teach that day stays as it is."""
     loss: FastLossConfig = field(default_factory=FastLossConfig)
-    long_side: int = 480
+    long_side: LongSide = 480
     """Long side at which the weights will be used."""
     batch: Positive = 6
     """Synthetic nights a step of each process."""
     night_batch: Positive = 2
     """Real nights a step, where there are ``unpaired`` frames."""
     steps: Positive = 800
-    rate: float = 2e-3
+    rate: NotNegative = 2e-3
     warm_up: Natural = 30
     average: Share = 0.995
     checkpoint_every: Positive = 50
     picture_every: Natural = 100
 
     def __post_init__(self) -> None:
-        CropRunConfig.__post_init__(self)
+        PairConfig.__post_init__(self)
         if self.loss.adversarial and not self.unpaired:
             raise ValueError("'loss.adversarial' needs real nights: name them in 'unpaired'")
 
 
-def train_fast_translator(
-    config: FastTranslatorConfig, log: Callable[[str], None] = print
-) -> Path:
+def train_fast_translator(config: FastTranslatorConfig, log: Log = print) -> Path:
     """Run the recipe, or go on with an interrupted run; return the weights' path."""
-    pair = _Pair(config, log)
-    run, segmenter = pair.run, pair.segmenter
+    run, segmenter, pairs = _start(config, log)
     nights = None
     if config.unpaired:
+        samples = open_all(config.unpaired, segmenter.taxonomy)
+        answered = any(sample.label for sample in samples if sample.light == 'night')
+        if not config.loss.adversarial and not (answered and config.loss.night_semantic):
+            raise DataError(
+                "the nights of 'unpaired' would teach nothing: give 'loss.adversarial', or "
+                "'loss.night_semantic' and nights with labels (paired:IMAGES:LABELS:night)"
+            )
         nights = UnpairedCrops(
-            open_all(config.unpaired, pair.taxonomy), crop=config.augment.crop,
-            long_side=config.long_side, seed=config.seed, log=run.log,
+            samples, crop=config.augment.crop, long_side=config.long_side, seed=config.seed,
+            log=run.log,
         )  # fmt: skip
     torch.manual_seed(config.seed)
-    try:
-        generator = build('fast_generator', **config.arch)
-    except ValueError as error:
-        raise ConfigError(f'arch: {error}') from error
-    if config.init:
-        initialise(generator, config.init, config.arch)
+    generator = first_network('fast_generator', config.arch, config.init or 'random')
     groups = parameter_groups(generator, config.rate, weight_decay=0.01)
     discriminator = PatchGAN(config.ndf, styles=len(nights.cameras) if nights else 0)
-    pair.add(generator, torch.optim.AdamW(groups), discriminator)
+    G = run.add('G', generator, torch.optim.AdamW(groups), average=config.average)
+    D = _add_discriminator(run, discriminator)
     metadata = run.metadata(
-        'unpaired', 'init', 'segmenter', network='fast_generator', arch=dict(config.arch),
-        task='translate', long_side=config.long_side,
-        data=data_names((*config.data, *config.unpaired)), training={'segmenter': pair.judge},
+        {}, network='fast_generator', arch=dict(config.arch), task='translate',
+        long_side=config.long_side, data=data_names((*config.data, *config.unpaired)),
     )  # fmt: skip
     weights = {**DAY_LOSSES, **to_mapping(config.loss)}
     with run:
         if nights is not None:
             real = run.load(nights, batch=config.night_batch, workers=min(1, config.workers))
-        for step, (night, day, labels) in run.train(pair.pairs):
+        for step, (night, day, labels) in run.train(pairs):
             source, target = to_network(night), to_network(day)
             count = len(source)
             if nights is not None:
@@ -188,7 +178,7 @@ def train_fast_translator(
                 real_A = to_network(day_A)
                 source = torch.cat([source, to_network(night_B)])
             generator.train()
-            result = pair.G(source).float()
+            result = G(source).float()
             fake_A = result[count:]
 
             losses = picture_losses(result[:count], target)
@@ -204,10 +194,10 @@ def train_fast_translator(
                 with run.fabric.autocast():
                     losses['adversarial'] = generator_loss(discriminator, fake_A, camera)
             loss = weighted_sum(losses, weights)
-            run.minimise('G', loss, poly(step, steps=config.steps, warm_up=config.warm_up))
+            run.minimise('G', loss, config.factor(step))
 
             if config.loss.adversarial:
-                scores = pair.D(torch.cat([real_A, fake_A.detach()]), torch.cat([camera, camera]))
+                scores = D(torch.cat([real_A, fake_A.detach()]), torch.cat([camera, camera]))
                 losses['D'] = discriminator_loss(*scores.chunk(2))
                 run.minimise('D', losses['D'])
             run.record(step, loss=loss, **losses)
@@ -260,54 +250,58 @@ class DayToNightConfig(PairConfig):
     """Crop and geometry of both sides, and the physical night."""
     batch: Positive = 3
     steps: Positive = 4000
-    rate: float = 2e-4
+    rate: NotNegative = 2e-4
     warm_up: Natural = 100
     average: Share = 0.999
     checkpoint_every: Positive = 250
     picture_every: Natural = 250
 
+    def __post_init__(self) -> None:
+        PairConfig.__post_init__(self)
+        if self.augment.long_side < 32:
+            raise ValueError("'augment.long_side' must be that of the pictures in use, 32 or more")
 
-def train_day_to_night(config: DayToNightConfig, log: Callable[[str], None] = print) -> Path:
+
+def train_day_to_night(config: DayToNightConfig, log: Log = print) -> Path:
     """
     Run the recipe, or go on with an interrupted run in ``config.out``; return the weights' path.
 
     A killed run continues to the same weights (CPU, one process, same number of threads), but for
     the last bits of a float32: the products of the spectral norm round as memory is aligned.
     """
-    pair = _Pair(config, log)
-    run, taxonomy = pair.run, pair.taxonomy
-    nights = TrainingCrops(
-        open_all(config.nights, taxonomy),
-        replace(config.augment, photometric=UNTOUCHED, night_share=0.0),
-        taxonomy=taxonomy, seed=config.seed,
-    )  # fmt: skip
+    run, segmenter, pairs = _start(config, log)
+    taxonomy = segmenter.taxonomy
+    # real nights as they were taken, each of them its own day
+    own = replace(config.augment, night_share=0.0)
+    samples = open_all(config.nights, taxonomy)
+    nights = NightPairs(samples, own, taxonomy=taxonomy, seed=config.seed)
     torch.manual_seed(config.seed)
     arch = {'ngf': config.ngf, 'blocks': config.blocks, 'residual': True}
     generator = ResnetGenerator(config.ngf, config.blocks, residual=True)
     adam = torch.optim.Adam(generator.parameters(), config.rate, (0.5, 0.999))
     classes = len(taxonomy.classes)
     discriminator = PatchGAN(config.ndf, channels=3 + classes).apply(_normalise)
-    pair.add(generator, adam, discriminator)
+    G = run.add('G', generator, adam, average=config.average)
+    D = _add_discriminator(run, discriminator)
     metadata = run.metadata(
-        'nights', 'segmenter', network='resnet_generator', arch=arch, task='translate',
+        {'way': PHYSICAL_TO_NIGHT}, network='resnet_generator', arch=arch, task='translate',
         long_side=config.augment.long_side, data=data_names((*config.data, *config.nights)),
-        training={'way': PHYSICAL_TO_NIGHT, 'segmenter': pair.judge},
     )  # fmt: skip
     with run:
         real = run.load(nights, batch=config.batch, workers=min(1, config.workers))
-        for step, (physical, _, labels) in run.train(pair.pairs):
-            factor = poly(step, steps=config.steps, warm_up=config.warm_up)
-            night, labels_B = next(real)
+        for step, (physical, _, labels) in run.train(pairs):
+            factor = config.factor(step)
+            night, _, labels_B = next(real)
             real_A, real_B = to_network(physical), to_network(night)
             # void has to tell nothing about which side a picture is from
             void = (labels == UNLABELLED) | (labels_B == UNLABELLED)
             map_A, map_B = (one_hot(ids, void, classes) for ids in (labels, labels_B))
 
-            fake_B = pair.G(real_A).float()
+            fake_B = G(real_A).float()
             with run.fabric.autocast():
                 shown = torch.cat([fake_B, map_A], 1)
                 adversarial = generator_loss(discriminator, shown)
-                logits = pair.segmenter(fake_B.clamp(-1, 1))
+                logits = segmenter(fake_B.clamp(-1, 1))
             losses = {
                 'adversarial': adversarial,
                 'low_frequency': F.l1_loss(F.avg_pool2d(fake_B, 16), F.avg_pool2d(real_A, 16)),
@@ -317,7 +311,7 @@ def train_day_to_night(config: DayToNightConfig, log: Callable[[str], None] = pr
             run.minimise('G', loss, factor)
 
             sides = [torch.cat([real_B, map_B], 1), torch.cat([fake_B.detach(), map_A], 1)]
-            losses['D'] = discriminator_loss(*pair.D(torch.cat(sides)).chunk(2))
+            losses['D'] = discriminator_loss(*D(torch.cat(sides)).chunk(2))
             run.minimise('D', losses['D'], factor)
             run.record(step, loss=loss, **losses)
             if run.is_due(step, config.picture_every):

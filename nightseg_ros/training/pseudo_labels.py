@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 import json
 from pathlib import Path
@@ -13,13 +13,14 @@ from pathlib import Path
 from nightseg_ros.config import Limited, Share, to_mapping
 from nightseg_ros.data.datasets import open_all
 from nightseg_ros.data.sample import DataError, read_image, SCENE, write_labels
-from nightseg_ros.files import replace_file
+from nightseg_ros.files import read_json
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
-from nightseg_ros.outputs import check_output
+from nightseg_ros.outputs import whole_folder
+from nightseg_ros.runtime.backend import Log
 from nightseg_ros.runtime.pixels import fit, HostPixels
 from nightseg_ros.taxonomy import UNLABELLED
 from nightseg_ros.training.crops import to_network
-from nightseg_ros.weights import load_weights, WeightsError
+from nightseg_ros.training.losses import open_judges
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -55,7 +56,7 @@ class PseudoLabelConfig(Limited):
             raise ValueError(f"'scales' must be positive factors, got {self.scales}")
 
 
-def write_pseudo_labels(config: PseudoLabelConfig, log: Callable[[str], None] = print) -> Path:
+def write_pseudo_labels(config: PseudoLabelConfig, log: Log = print) -> Path:
     """
     Label every frame and return the folder; ``paired:IMAGES:OUT`` is then a data set.
 
@@ -63,61 +64,63 @@ def write_pseudo_labels(config: PseudoLabelConfig, log: Callable[[str], None] = 
     frequent class does not push a rare one out. The folder ``scene`` in it keeps the best guess
     for every pixel: nothing trains on it, but a synthetic night needs to know where the sky is.
     """
-    weights = [load_weights(name) for name in config.teacher]
-    teachers = [FrozenSegmenter(each) for each in weights]
+    weights, teachers = open_judges(config.teacher)
     taxonomy = teachers[0].taxonomy
-    for teacher in teachers:
-        if teacher.taxonomy != taxonomy:
-            raise WeightsError(
-                f"'{config.teacher[0]}' labels '{taxonomy.name}', another teacher "
-                f"'{teacher.taxonomy.name}'; all must label one taxonomy"
-            )
     samples = open_all(config.data, taxonomy)
     for stem, count in Counter(sample.image.stem for sample in samples).items():
         if count > 1:
             raise DataError(f"{count} images are called '{stem}'; give each folder its own --out")
-    out = Path(config.out)
-    check_output(
-        out, 'pseudo-labels', lambda path: (path / SCENE).is_dir(),
-        inputs={sample.image.parent for sample in samples},
-    )  # fmt: skip
-    (out / SCENE).mkdir(parents=True, exist_ok=True)
-
-    labels: list[Bytes] = []
-    sure: list[Bytes] = []
-    for number, sample in enumerate(samples, start=1):
-        image = read_image(sample.image)
-        (best, probability), *others = (
-            _label(teacher, image, each.metadata.long_side, config.scales)
-            for teacher, each in zip(teachers, weights)
-        )
-        for other, _ in others:
-            probability *= other == best
-        labels.append(best)
-        sure.append(np.round(probability * 255).astype(np.uint8))
-        if number % 20 == 0 or number == len(samples):
-            log(f'labelled {number}/{len(samples)}')
-    limits = _limits(labels, sure, len(taxonomy), config)
-    for sample, best, certain in zip(samples, labels, sure):
-        kept = np.where(certain >= limits[best], best, UNLABELLED).astype(np.uint8)
-        write_labels(out / SCENE / f'{sample.image.stem}.png', best)
-        write_labels(out / f'{sample.image.stem}.png', kept)
-    for folder in (out, out / SCENE):
-        # what the ids mean, for whoever reads them as another taxonomy
-        about = json.dumps(taxonomy.to_dict()) + '\n'
-        replace_file(folder / 'taxonomy.json', about.encode())
-    settings = to_mapping(config)
-    for path in ('out', 'data', 'teacher'):
-        del settings[path]
-    thresholds = zip(taxonomy.classes, limits.tolist())
-    manifest = {
-        'teacher': [each.sha256 for each in weights],
-        'config': settings,
-        'thresholds': {name: round(limit / 255, 3) for name, limit in thresholds},
-        'frames': len(samples),
-    }
-    replace_file(out / 'manifest.json', (json.dumps(manifest, indent=2) + '\n').encode())
+    out, inputs = Path(config.out), {sample.image.parent for sample in samples}
+    # what an earlier run wrote goes: its labels would be taken for those of this one
+    with whole_folder(
+        out, 'pseudo-labels', _is_ours, inputs=inputs, force=True, error=DataError
+    ) as folder:
+        (folder / SCENE).mkdir()
+        labels: list[Bytes] = []
+        sure: list[Bytes] = []
+        for number, sample in enumerate(samples, start=1):
+            image = read_image(sample.image)
+            (best, probability), *others = (
+                _label(teacher, image, each.metadata.long_side, config.scales)
+                for teacher, each in zip(teachers, weights)
+            )
+            for other, _ in others:
+                probability *= other == best
+            labels.append(best)
+            sure.append(np.round(probability * 255).astype(np.uint8))
+            if number % 20 == 0 or number == len(samples):
+                log(f'labelled {number}/{len(samples)}')
+        limits = _limits(labels, sure, len(taxonomy), config)
+        for sample, best, certain in zip(samples, labels, sure):
+            kept = np.where(certain >= limits[best], best, UNLABELLED).astype(np.uint8)
+            write_labels(folder / SCENE / f'{sample.image.stem}.png', best)
+            write_labels(folder / f'{sample.image.stem}.png', kept)
+        for place in (folder, folder / SCENE):
+            # what the ids mean, for whoever reads them as another taxonomy
+            about = json.dumps(taxonomy.to_dict()) + '\n'
+            (place / 'taxonomy.json').write_text(about, encoding='utf-8')
+        settings = to_mapping(config)
+        for path in ('out', 'data', 'teacher'):
+            del settings[path]
+        thresholds = zip(taxonomy.classes, limits.tolist())
+        manifest = {
+            'teacher': [each.sha256 for each in weights],
+            'config': settings,
+            'thresholds': {name: round(limit / 255, 3) for name, limit in thresholds},
+            'frames': len(samples),
+        }
+        text = json.dumps(manifest, indent=2) + '\n'
+        (folder / 'manifest.json').write_text(text, encoding='utf-8')
     return out
+
+
+def _is_ours(folder: Path) -> bool:
+    """Tell a folder in which nothing lies but as many labels as its manifest says."""
+    scene = {path.name for path in (folder / SCENE).glob('*')}
+    names = {SCENE, 'manifest.json', *scene, *(f'{SCENE}/{name}' for name in scene)}
+    count = sum(name.endswith('.png') for name in scene)
+    counted = read_json(folder / 'manifest.json').get('frames') == count
+    return counted and {folder / name for name in names}.issuperset(folder.rglob('*'))
 
 
 @torch.inference_mode()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import fcntl
 import json
 import math
@@ -19,14 +19,15 @@ import os
 from pathlib import Path
 import platform
 import time
-from typing import Any, IO, Literal
+from typing import Annotated, Any, IO, Literal
 
 from lightning_fabric import Fabric
-from nightseg_ros.config import Limited, Natural, Positive, Share, to_mapping
+from nightseg_ros.config import Limited, Limits, Natural, NotNegative, Positive, Share, to_mapping
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.pictures import write_picture
 from nightseg_ros.files import replace_file
 from nightseg_ros.outputs import require_same
+from nightseg_ros.runtime.backend import Log
 from nightseg_ros.runtime.backends import has_bfloat16
 from nightseg_ros.training.crops import load_batches
 from nightseg_ros.training.losses import speed_up_cpu_training
@@ -42,8 +43,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import Dataset
 
 Precision = Literal['auto', '32-true', 'bf16-mixed', '16-mixed']
+#: As of weights, which would refuse another one when the training is over.
+LongSide = Annotated[int, Limits(32)]
 #: Settings that change where and how often a run writes, but not what it computes.
 FREE = ('out', 'workers', 'checkpoint_every', 'picture_every', 'log_every')
+#: Settings that name places on this machine; weights tell what lies there in other words.
+PLACES = ('data', 'init', 'segmenter', 'night_segmenter', 'unpaired', 'nights')
 
 
 class RunError(ValueError):
@@ -81,7 +86,7 @@ class CropRunConfig(RunConfig):
     data: tuple[str, ...]
     """Labelled data sets, ADAPTER:ROOT[:SPLIT]; synthetic nights are made from those by day."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    rate: float
+    rate: NotNegative
     """Peak learning rate; poly decay with power 0.9 after a warm-up."""
     warm_up: Natural
     """Steps in which the learning rate rises."""
@@ -92,6 +97,11 @@ class CropRunConfig(RunConfig):
         Limited.__post_init__(self)
         if any(side % 32 for side in self.augment.crop):
             raise ValueError(f"'augment.crop' must be multiples of 32, got {self.augment.crop}")
+
+    def factor(self, step: int) -> float:
+        """Return the factor of the peak rate: linear warm-up, then (1 - t)^0.9."""
+        warm = min(1.0, (step + 1) / max(1, self.warm_up))
+        return float(warm * (1 - step / self.steps) ** 0.9)
 
 
 def open_fabric(accelerator: str, precision: Precision) -> Fabric:
@@ -139,18 +149,19 @@ class TrainingRun:
     """
 
     def __init__(
-        self,
-        config: RunConfig,
-        log: Callable[[str], None] = print,
-        *,
+        self, config: RunConfig, log: Log = print, *,
+        judges: Mapping[str, str | list[str]] | None = None,
         clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Find the device; ``RunError`` where there is none of this kind."""
+    ) -> None:  # fmt: skip
+        """Find the device, or ``RunError``; ``judges`` are hashes of weights that take part."""
         self.fabric = open_fabric(config.accelerator, config.precision)
         self.device = self.fabric.device
         self.out = Path(config.out)
         self.first = 0
-        self._config, self._log, self._clock = config, log, clock
+        # 'auto' is one thing here and another elsewhere
+        precision: Any = self.fabric.strategy.precision.precision
+        self._config = replace(config, accelerator=self.device.type, precision=precision)
+        self._judges, self._log, self._clock = judges or {}, log, clock
         self._rank = self.fabric.global_rank
         self._parts: dict[str, Any] = {}
         self._optimizers: dict[str, Any] = {}
@@ -178,8 +189,7 @@ class TrainingRun:
         self.place(network, channels_last=channels_last)
         wrapped, self._optimizers[name] = self.fabric.setup(network, optimizer)
         self.keep(name, network)
-        # checkpoints of segmenters have this name
-        self._parts[f'optimizer/{"optimizer" if name == "network" else name}/'] = optimizer
+        self._parts[f'optimizer/{name}/'] = optimizer
         if average is not None:
             self._averages[name] = moving_average(network, average), network
             self.keep('average', self._averages[name][0])
@@ -297,17 +307,17 @@ class TrainingRun:
         if self._board is not None:
             self._board.add_image(name, image, step, dataformats='HWC')
 
-    def metadata(self, *paths: str, training: Mapping[str, Any], **fields: Any) -> WeightsMetadata:
-        """Return ``fields``, ``training``, licence, machine and settings, without ``paths``."""
+    def metadata(self, training: Mapping[str, Any], **fields: Any) -> WeightsMetadata:
+        """Return ``fields``, ``training``, licence, machine and settings, without places."""
         machine = f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
         if self.device.type == 'cuda':
             machine = torch.cuda.get_device_name(self.device)
         if self.fabric.world_size > 1:
             machine = f'{self.fabric.world_size} processes, each {machine}'
-        settings = _without(to_mapping(self._config), *FREE, 'data', *paths)
+        settings = _without(to_mapping(self._config), *FREE, *PLACES)
         return WeightsMetadata(
-            training={**settings, 'machine': machine, **training}, license=self._config.license,
-            **fields,
+            training={**settings, 'machine': machine, **self._judges, **training},
+            license=self._config.license, **fields,
         )  # fmt: skip
 
     def save(self, name: str, network: nn.Module, metadata: WeightsMetadata) -> Path:
@@ -338,7 +348,8 @@ class TrainingRun:
         """Open metrics.jsonl, without the lines of steps that are run again, and tensorboard."""
         path = self.out / 'metrics.jsonl'
         if path.exists():
-            kept = [line for line in path.read_text('utf-8').splitlines() if self._is_past(line)]
+            lines = path.read_text('utf-8', 'replace').splitlines()
+            kept = [line for line in lines if self._is_past(line)]
             replace_file(path, ''.join(f'{line}\n' for line in kept).encode())
         self._metrics = self._files.enter_context(path.open('a', encoding='utf-8'))
         try:
@@ -358,7 +369,7 @@ class TrainingRun:
     def _identity(self) -> dict[str, Any]:
         """Return what decides on the weights: a run goes on with the same only."""
         settings = _without(to_mapping(self._config), *FREE)
-        return {**settings, 'processes': self.fabric.world_size}
+        return {**settings, **self._judges, 'processes': self.fabric.world_size}
 
     def _save_checkpoint(self, step: int) -> None:
         """Write all that the next step depends on, whole or not at all; rates follow from it."""
@@ -404,9 +415,14 @@ class TrainingRun:
                 for key, tensor in state.items():
                     index, _, leaf = key.partition('/')
                     states.setdefault(int(index), {})[leaf] = tensor
-                part.load_state_dict({**part.state_dict(), 'state': states})
-            else:
+                state = {**part.state_dict(), 'state': states}
+            try:
                 part.load_state_dict(state)
+            except RuntimeError as error:
+                raise RunError(
+                    f"checkpoint '{self._path}' is of other networks; give data of the same "
+                    f'cameras, or another --out ({str(error).splitlines()[-1].strip()})'
+                ) from error
         return step
 
 
@@ -424,4 +440,5 @@ def duration(seconds: float) -> str:
 
 def data_names(specifications: Sequence[str]) -> str:
     """Return data sets without the folders that they lie in on this machine."""
-    return ', '.join(Path(name.partition(':')[2]).name for name in specifications)
+    roots = (name.partition(':')[2].replace('/:', ':') for name in specifications)
+    return ', '.join(Path(root).name for root in roots)

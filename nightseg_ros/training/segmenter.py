@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 import importlib
 from pathlib import Path
@@ -13,14 +12,14 @@ from typing import Any
 from nightseg_ros.config import ConfigError, Natural, NotNegative, Positive, Share
 from nightseg_ros.data.datasets import open_all
 from nightseg_ros.networks import build
+from nightseg_ros.runtime.backend import Log
 from nightseg_ros.taxonomy import TAXONOMIES
 from nightseg_ros.training.crops import picture_grid, TrainingCrops
-from nightseg_ros.training.losses import class_weights, parameter_groups, poly, segmentation_loss
-from nightseg_ros.training.run import CropRunConfig, data_names, RunError, TrainingRun
+from nightseg_ros.training.losses import class_weights, halved, parameter_groups, segmentation_loss
+from nightseg_ros.training.run import CropRunConfig, data_names, LongSide, RunError, TrainingRun
 from nightseg_ros.weights import load_weights, network_tensors, WeightsError
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 #: Mean and std of the pixels that the EfficientNet-Lite family was trained on: 127 and 128.
 LITE_MEAN = (0.498, 0.498, 0.498)
@@ -37,12 +36,12 @@ class SegmenterConfig(CropRunConfig):
     """Keyword arguments of the network's builder, beside the number of classes."""
     init: str = 'imagenet'
     """'imagenet', 'random', or weights to start from."""
-    long_side: int = 480
+    long_side: LongSide = 480
     """Long side at which the weights will be used."""
     batch: Positive = 8
     steps: Positive = 1200
-    rate: float = 1.5e-3
-    encoder_rate: float = 0.3
+    rate: NotNegative = 1.5e-3
+    encoder_rate: NotNegative = 0.3
     """The pretrained encoder's learning rate, as a factor of ``rate``."""
     warm_up: Natural = 60
     freeze_norm: bool = False
@@ -60,37 +59,31 @@ class SegmenterConfig(CropRunConfig):
         CropRunConfig.__post_init__(self)
         if self.taxonomy not in TAXONOMIES:
             raise ValueError(f"no taxonomy '{self.taxonomy}'; there are {list(TAXONOMIES)}")
+        if self.network == 'erf_pspnet' and self.batch < 2:
+            raise ValueError("'batch' must be at least 2 for the BatchNorm of erf_pspnet")
         if self.norm_momentum is not None and not 0 < self.norm_momentum <= 1:
             raise ValueError(f"'norm_momentum' is above 0 to 1, got {self.norm_momentum}")
 
 
-def train_segmenter(config: SegmenterConfig, log: Callable[[str], None] = print) -> Path:
+def train_segmenter(config: SegmenterConfig, log: Log = print) -> Path:
     """Run the recipe, or go on with an interrupted run; return the weights' path."""
     run = TrainingRun(config, log)
     taxonomy = TAXONOMIES[config.taxonomy]
     samples = open_all(config.data, taxonomy)
     crops = TrainingCrops(samples, config.augment, taxonomy=taxonomy, seed=config.seed)
     torch.manual_seed(config.seed)
-    arch = {'classes': len(taxonomy), **config.arch}
-    try:
-        network = build(config.network, **arch)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    initialise(network, config.init, config.arch)
+    arch = {**config.arch, 'classes': len(taxonomy)}
+    network = first_network(config.network, arch, config.init)
     norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = config.norm_momentum or norm.momentum
     encoder_rate = 1.0 if config.init == 'random' else config.encoder_rate
-    groups = parameter_groups(
-        network, config.rate, 0.02,
-        lambda name: encoder_rate if name.startswith('encoder.') else 1.0,
-    )  # fmt: skip
+    groups = parameter_groups(network, config.rate, weight_decay=0.02, encoder=encoder_rate)
     wrapped = run.add('network', network, torch.optim.AdamW(groups), average=config.average)
     metadata = run.metadata(
-        'init', network=config.network, arch=arch, task='segment',
+        {'init': Path(config.init).stem}, network=config.network, arch=arch, task='segment',
         taxonomy=taxonomy.to_dict(), mean=LITE_MEAN, std=LITE_STD, long_side=config.long_side,
         data=data_names(config.data), ratio=config.augment.night_share,
-        training={'init': Path(config.init).stem},
     )  # fmt: skip
     mean, std = (
         torch.tensor(v, device=run.device).view(3, 1, 1) * 255 for v in (LITE_MEAN, LITE_STD)
@@ -101,19 +94,14 @@ def train_segmenter(config: SegmenterConfig, log: Callable[[str], None] = print)
     with run:
         for step, (images, labels) in run.train(crops):
             torch.manual_seed(config.seed * 1_000_003 + step + (run.fabric.global_rank << 32))
-            factor = poly(step, steps=config.steps, warm_up=config.warm_up)
+            factor = config.factor(step)
             x = (images.permute(0, 3, 1, 2).float() - mean) / std
             network.train()
             for norm in norms if config.freeze_norm else ():
                 norm.eval()
             logits = wrapped(x.contiguous(memory_format=torch.channels_last))
-            # the deployed graph takes its labels from logits at half the network's size
-            half = F.interpolate(
-                logits.float(), size=[side // 2 for side in x.shape[2:]], mode='bilinear'
-            )
-            loss = segmentation_loss(
-                half, labels[:, 1::2, 1::2].long(), lovasz=config.lovasz, weight=weight
-            )
+            half, ids = halved(logits, labels)
+            loss = segmentation_loss(half, ids, lovasz=config.lovasz, weight=weight)
             run.minimise('network', loss, factor)
             run.record(step, loss=loss, rate=config.rate * factor)
             if run.is_due(step, config.picture_every):
@@ -123,13 +111,16 @@ def train_segmenter(config: SegmenterConfig, log: Callable[[str], None] = print)
         return run.save('weights', run.averaged('network'), metadata)
 
 
-def initialise(network: nn.Module, init: str, arch: dict[str, Any]) -> None:
-    """Load ``init``: 'random' (nothing), 'imagenet' from its package, or a weights file."""
-    if init == 'random':
-        return
+def first_network(name: str, arch: dict[str, Any], init: str) -> nn.Module:
+    """Build a network; ``init`` is 'random', 'imagenet' from its package, or a weights file."""
+    try:
+        network = build(name, **arch)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     if init == 'imagenet':
         _load_imagenet(network, arch.get('variant', 'lite0'))
-        return
+    if init in ('random', 'imagenet'):
+        return network
     weights = load_weights(init)
     try:
         network.load_state_dict(network_tensors(weights.tensors))
@@ -138,6 +129,7 @@ def initialise(network: nn.Module, init: str, arch: dict[str, Any]) -> None:
             f"init '{init}' is {weights.metadata.network} {weights.metadata.arch} and does not "
             f'fit this network: {str(error).splitlines()[-1].strip()}'
         ) from error
+    return network
 
 
 def _load_imagenet(network: nn.Module, variant: str) -> None:

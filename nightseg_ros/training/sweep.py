@@ -10,7 +10,7 @@ there, and its training goes on where it was killed. Several shards may work in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import csv
 from dataclasses import dataclass
 import io
@@ -30,6 +30,7 @@ from nightseg_ros.evaluation.variants import configurations, Variants
 from nightseg_ros.files import partial_file, read_json, replace_file
 from nightseg_ros.outputs import require_same
 from nightseg_ros.perception.pipeline import PipelineConfig, WeightsConfig
+from nightseg_ros.runtime.backend import Log
 from nightseg_ros.taxonomy import TAXONOMIES
 from nightseg_ros.training import SweepConfig
 from nightseg_ros.training.run import data_names, FREE, RunError
@@ -49,7 +50,7 @@ HEADLINE = 'mean'
 POLL = 2.0
 
 
-def sweep(config: SweepConfig, log: Callable[[str], None] = print) -> tuple[str, tuple[Path, ...]]:
+def sweep(config: SweepConfig, log: Log = print) -> tuple[str, tuple[Path, ...]]:
     """
     Train and score this shard's trials; return what the sweep says and the files it wrote.
 
@@ -139,15 +140,15 @@ class Trial:
             require_same(self.folder, before, now, RunError)
         return now
 
-    def run(self, log: Callable[[str], None]) -> None:
+    def run(self, log: Log) -> None:
         """Train, or go on with it, and score by the graph that is deployed, on the day route."""
         note = json.dumps(self.require_same_settings(), indent=1) + '\n'
         self.folder.mkdir(parents=True, exist_ok=True)
         replace_file(self.folder / NOTE, note.encode())
         if not self.weights.is_file():
             train_segmenter(self.settings, log)
-            # the weights are all that the curve needs
-            (self.folder / 'checkpoint.safetensors').unlink(missing_ok=True)
+        # the weights are all that the curve needs
+        (self.folder / 'checkpoint.safetensors').unlink(missing_ok=True)
         if self.sets:
             log(f'scoring {data_names(self.sets)}')
             day = WeightsConfig(day=str(self.weights))
@@ -215,11 +216,11 @@ def write_report(config: SweepConfig, rows: Sequence[Row]) -> tuple[str, tuple[P
 
     ratios = tuple(sorted(config.ratios))
     lines = [f'mIoU9, mean ± standard error over the seeds {", ".join(map(str, config.seeds))}:']
-    panels = {spec: curve_of(config, rows, [spec]) for spec in uses}
+    panels = {spec: curve_of(config, rows, spec) for spec in uses}
     for spec, curve in panels.items():
         shown = ', '.join(f'{r:g}: {_shown(values)}' for r, values in zip(ratios, curve))
         lines.append(f'{data_names([spec])} ({uses[spec]}): {shown}')
-    curve = curve_of(config, rows, config.select)
+    curve = np.mean([panels[spec] for spec in config.select], axis=0)
     best = int(curve.mean(axis=1).argmax())
     lines.append(
         f"On '{' + '.join(data_names([spec]) for spec in config.select)}' the best ratio is "
@@ -230,27 +231,23 @@ def write_report(config: SweepConfig, rows: Sequence[Row]) -> tuple[str, tuple[P
     return '\n'.join(lines), (out / 'sweep.csv', out / 'sweep.png')
 
 
-def curve_of(config: SweepConfig, rows: Sequence[Row], specs: Sequence[str]) -> Floats:
-    """Return the mIoU9, float64 [sorted ratios, seeds], averaged over data sets."""
-    found: dict[tuple[float, int], list[Any]] = {}
-    for row in rows:
-        if row['spec'] in specs and row['source'] == HEADLINE:
-            found.setdefault((row['ratio'], row['seed']), []).append(row['miou9'])
+def curve_of(config: SweepConfig, rows: Sequence[Row], spec: str) -> Floats:
+    """Return the mIoU9 on a data set, float64 [sorted ratios, seeds]."""
+    rows = [row for row in rows if row['spec'] == spec and row['source'] == HEADLINE]
+    found = {(row['ratio'], row['seed']): row['miou9'] for row in rows}
     cells = [[found[r, seed] for seed in config.seeds] for r in sorted(config.ratios)]
-    return np.asarray(np.array(cells, np.float64).mean(axis=2))
+    return np.array(cells, np.float64)
 
 
 def standard_error(values: Floats) -> Floats:
-    """Return the standard error over the last axis; NaN for a single value."""
+    """Return the standard error over the last axis; 0 for a single value."""
     count = values.shape[-1]
-    if count < 2:
-        return np.full(values.shape[:-1], np.nan)
-    return np.asarray(values.std(axis=-1, ddof=1) / np.sqrt(count))
+    return np.asarray(values.std(axis=-1, ddof=min(1, count - 1)) / np.sqrt(count))
 
 
 def _shown(values: Floats) -> str:
-    error = float(standard_error(values))
-    return f'{values.mean():.3f}' + ('' if np.isnan(error) else f' ± {error:.3f}')
+    error = f' ± {standard_error(values):.3f}' if len(values) > 1 else ''
+    return f'{values.mean():.3f}{error}'
 
 
 def _draw(ratios: Sequence[float], panels: Mapping[str, Floats], path: Path) -> None:
@@ -258,7 +255,7 @@ def _draw(ratios: Sequence[float], panels: Mapping[str, Floats], path: Path) -> 
     figure = Figure(figsize=(3.6 * len(panels), 3.2), layout='constrained')
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for panel, (spec, values) in zip(axes, panels.items()):
-        error = np.nan_to_num(standard_error(values))
+        error = standard_error(values)
         panel.errorbar(ratios, values.mean(1), error, marker='o', markersize=4, capsize=3)
         panel.plot(np.repeat(ratios, values.shape[1]), values.ravel(), '.', color='C0', alpha=0.5)
         panel.set(title=data_names([spec]), xlabel='share of synthetic night')

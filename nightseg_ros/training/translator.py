@@ -12,7 +12,6 @@ scene before and after.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,16 @@ from nightseg_ros.config import Limited, Natural, NotNegative, Positive, to_mapp
 from nightseg_ros.data.datasets import open_all
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.networks.generators import PatchGAN, ResnetGenerator
+from nightseg_ros.runtime.backend import Log
 from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
 from nightseg_ros.training.crops import ImagePool, picture_grid, to_network, UnpairedCrops
-from nightseg_ros.training.losses import discriminator_loss, generator_loss, weighted_sum
-from nightseg_ros.training.run import data_names, RunConfig, TrainingRun
-from nightseg_ros.weights import load_weights, WeightsError
+from nightseg_ros.training.losses import (
+    discriminator_loss,
+    generator_loss,
+    open_judges,
+    weighted_sum,
+)
+from nightseg_ros.training.run import data_names, LongSide, RunConfig, TrainingRun
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -72,13 +76,13 @@ class TranslatorConfig(RunConfig):
     """The networks are told the camera; False is one style for all, as published."""
     crop: int = 256
     """Side of the square crops; in use any size goes."""
-    long_side: int = 480
+    long_side: LongSide = 480
     """Long side of the whole pictures that the crops come from, and of those in use."""
     day_to_night: DirectionConfig = field(default_factory=DirectionConfig)
     night_to_day: DirectionConfig = field(default_factory=lambda: DirectionConfig(cycle=5.0))
     batch: Positive = 1
     steps: Positive = 50_000
-    rate: float = 2e-4
+    rate: NotNegative = 2e-4
     """Learning rate of Adam in the first half; then it falls to 0 in a line."""
     workers: Natural = 1
     checkpoint_every: Positive = 200
@@ -131,12 +135,11 @@ class Discriminators(nn.Module):
         return [network(*pictures) for network, pictures in zip(networks, shown)]
 
 
-def train_translator(
-    config: TranslatorConfig, log: Callable[[str], None] = print
-) -> tuple[Path, Path]:
+def train_translator(config: TranslatorConfig, log: Log = print) -> tuple[Path, ...]:
     """Run the recipe, or go on with an interrupted run; return the weights of A→B and of B→A."""
-    run = TrainingRun(config, log)
-    segmenters, hashes = _segmenters(config)
+    names = [name for name in (config.segmenter, config.night_segmenter) if name]
+    judges, segmenters = open_judges(names)
+    run = TrainingRun(config, log, judges={'segmenters': [judge.sha256 for judge in judges]})
     taxonomy = segmenters[0].taxonomy if segmenters else CAMVID11
     crops = UnpairedCrops(
         open_all(config.data, taxonomy), crop=(config.crop, config.crop),
@@ -158,10 +161,9 @@ def train_translator(
     pool_A, pool_B = (ImagePool(POOL, config.seed * 2 + side) for side in (0, 1))
     run.keep('pool_A', pool_A)
     run.keep('pool_B', pool_B)
-    directions = {'AB': config.day_to_night, 'BA': config.night_to_day}
     weights = {
         f'{kind}_{way}': weight
-        for way, direction in directions.items()
+        for way, direction in (('AB', config.day_to_night), ('BA', config.night_to_day))
         for kind, weight in to_mapping(direction).items()
     }
     with run:
@@ -169,6 +171,7 @@ def train_translator(
             real_A, real_B = to_network(day), to_network(night)
             factor = min(1.0, 2 * (1 - step / config.steps))
             made = G(real_A, real_B, told if styles else None)
+            fake_A, fake_B = made['fake_A'], made['fake_B']
             losses: dict[str, torch.Tensor] = {}
             with run.fabric.autocast():
                 for x, y, real, other, judge in (
@@ -181,18 +184,14 @@ def train_translator(
                     if f'idt_{y}' in made:
                         losses[f'identity_{way}'] = (made[f'idt_{y}'] - other).abs().mean()
                 if segmenters:
-                    before, after = segmenters
-                    losses['semantic_AB'] = semantic_loss(
-                        before, after, real_A, made['fake_B'], labels_A
-                    )
-                    losses['semantic_BA'] = semantic_loss(
-                        after, before, real_B, made['fake_A'], labels_B
-                    )
+                    seg_A, seg_B = segmenters[0], segmenters[-1]
+                    losses['semantic_AB'] = semantic_loss(seg_A, seg_B, real_A, fake_B, labels_A)
+                    losses['semantic_BA'] = semantic_loss(seg_B, seg_A, real_B, fake_A, labels_B)
             loss = weighted_sum(losses, weights)
             run.minimise('G', loss, factor)
 
-            old_A = pool_A.exchange(made['fake_A'].float(), camera, step)
-            old_B = pool_B.exchange(made['fake_B'].float(), camera, step)
+            old_A = pool_A.exchange(fake_A.float(), camera, step)
+            old_B = pool_B.exchange(fake_B.float(), camera, step)
             scores = D((real_A, camera), old_A, (real_B, camera), old_B)
             losses['D_A'] = discriminator_loss(*scores[:2])
             losses['D_B'] = discriminator_loss(*scores[2:])
@@ -200,32 +199,22 @@ def train_translator(
 
             run.record(step, G=loss, **losses)
             if run.is_due(step, config.picture_every):
-                columns = [real_A, made['fake_B'], made['rec_A']]
-                columns += [real_B, made['fake_A'], made['rec_B']]
+                columns = real_A, fake_B, made['rec_A'], real_B, fake_A, made['rec_B']
                 run.picture(step, 'A_B_A_B_A_B', picture_grid(*(x[:4] for x in columns)))
-        to_night, to_day = (
-            run.save(
-                way, network,
-                run.metadata(
-                    'segmenter', 'night_segmenter', network='resnet_generator', arch=arch,
-                    task='translate', long_side=config.long_side, data=data_names(config.data),
-                    training={'way': way, 'segmenters': hashes},
-                ),
-            )
-            for way, network in (
-                ('day_to_night', generators.G_AB), ('night_to_day', generators.G_BA),
-            )
-        )  # fmt: skip
-    return to_night, to_day
+        paths = []
+        for way, network in (('day_to_night', generators.G_AB), ('night_to_day', generators.G_BA)):
+            metadata = run.metadata(
+                {'way': way}, network='resnet_generator', arch=arch, task='translate',
+                long_side=config.long_side, data=data_names(config.data),
+            )  # fmt: skip
+            paths.append(run.save(way, network, metadata))
+    return tuple(paths)
 
 
 def semantic_loss(
-    before: FrozenSegmenter,
-    after: FrozenSegmenter,
-    real: torch.Tensor,
-    fake: torch.Tensor,
+    before: FrozenSegmenter, after: FrozenSegmenter, real: torch.Tensor, fake: torch.Tensor,
     labels: torch.Tensor,
-) -> torch.Tensor:
+) -> torch.Tensor:  # fmt: skip
     """Cross entropy of ``after`` on fake against ``before`` on real; known int [B, H, W] win."""
     with torch.no_grad():
         target = before(real).float().softmax(1)
@@ -236,19 +225,6 @@ def semantic_loss(
         hard = F.one_hot(ids.clamp(max=target.shape[1] - 1), target.shape[1]).permute(0, 3, 1, 2)
         target = torch.where(known, hard.float(), target)
     return F.cross_entropy(after(fake).float(), target)
-
-
-def _segmenters(config: TranslatorConfig) -> tuple[list[FrozenSegmenter], list[str]]:
-    """Return the segmenters of day and of night, none without weights, and the weights' hashes."""
-    weights = [load_weights(name) for name in (config.segmenter, config.night_segmenter) if name]
-    found = [FrozenSegmenter(each) for each in weights]
-    names = [segmenter.taxonomy.name for segmenter in found]
-    if found and found[0].taxonomy != found[-1].taxonomy:
-        raise WeightsError(
-            f"segmenter labels '{names[0]}', night_segmenter '{names[1]}'; "
-            'both must label one taxonomy'
-        )
-    return (found * 2)[:2], [each.sha256 for each in weights]
 
 
 def _initialise(module: nn.Module) -> None:
