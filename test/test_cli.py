@@ -119,7 +119,7 @@ for verb in {verbs!r}:
         ('replay bag --labels /x', '--lockstep'),
         ("replay bag --remap-to 'a b'", "'a b' is no name"),
         ("record o --cameras a '/b c/'", "'b c' is no name"),
-        ('bag make a.png --out o --topic /', "'/' is no name"),
+        ('bag make a.png --out o --topic /', "'/' is no topic"),
         ('data check images:. --json empty', 'give another name'),
         ('import segformer . --out o', 'it needs transformers: pip install transformers'),
         ('view --port 99999', "'port' must be 0 to 65535, got 99999"),

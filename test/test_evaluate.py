@@ -567,9 +567,11 @@ def test_only_own_results_are_replaced_and_masks_go_with_their_scores(auto, driv
         run(auto, tmp_path, drive, save_labels=save_labels)
         assert (tmp_path / 'labels').exists() is save_labels
     # a person's own, beside an evaluation that wrote none
-    imwrite(tmp_path / 'labels' / '000000.png', truth(0))
-    run(auto, tmp_path, drive)
-    assert os.listdir(tmp_path / 'labels') == ['000000.png']
+    own = tmp_path / 'labels' / drive.stem / f'{START}.png'
+    imwrite(own, truth(0))
+    for labels in ((), (str(own.parents[1]),), ()):
+        run(auto, tmp_path, drive, labels=labels)
+        assert own.exists()
     with pytest.raises(OutputError, match=r"labels' is a folder that nightseg did not write"):
         run(auto, tmp_path, drive, save_labels=True)
 

@@ -797,6 +797,22 @@ def test_where_memory_runs_out_at_the_start_the_cpu_may_take_over(make):
     assert 'the networks run on the CPU' in setup.worker.memory_problem
 
 
+@pytest.mark.parametrize('first', [3000, 60_000])
+def test_a_camera_of_12_bits_that_turns_out_to_have_16_is_told_of(make, first):
+    setup = make('cpu')
+    setup.worker.start()
+    setup.camera('front')
+    for number, largest in enumerate((first, *[60_000] * 3), 1):
+        pixels = np.full((4, 4), largest, '<u2').view(np.uint8)
+        message = image_message(pixels, number * MS, encoding='mono16')
+        message.width = 4
+        setup.node.receive['front/image'](message, {})
+        setup.until(number)
+    assert setup.worker.stop(10)
+    found = [text for _, text in texts(setup.cameras['front'].health, setup.node.seconds)]
+    assert any('read as 16 bits' in text for text in found) is (first == 3000)
+
+
 def test_a_mask_of_no_numbers_is_withheld_and_costs_no_other(make):
     setup = make(broken='rear')
     setup.pipeline.error = WithheldError('the network gave no numbers')

@@ -158,7 +158,11 @@ def test_what_was_published_once_is_recorded_and_what_is_published_always(client
     other = client.publisher('other/image_raw', String)
     other.publish(String(data='x'))
     flags = ['--images', *topics, *topics, 'other/image_raw', '--log', str(log)]
-    with verb(tmp_path / 'text', 'record', str(tmp_path / 'bag'), *flags) as recorder:
+    # as a script's `&` starts it
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    recording = verb(tmp_path / 'text', 'record', str(tmp_path / 'bag'), *flags)
+    signal.signal(signal.SIGINT, handler)
+    with recording as recorder:
         recorder.until('recording')
         client.feed(
             lambda: always.publish(image_message(np.ones((6, 9, 3), np.uint8), START)),
@@ -203,7 +207,8 @@ def test_what_a_recorder_did_not_get_is_told(client, tmp_path):
         finally:
             recorder.process.send_signal(signal.SIGCONT)
         client.until(lambda: last in arrived(), 'the last one')
-        assert recorder.stop() == 0, recorder.text
+        # the terminal was closed
+        assert recorder.stop(signal.SIGHUP) == 0, recorder.text
     sent, received = (last - arrived()[0]) // 1_000_000 + 1, len(arrived())
     text = f'front/image_raw: {sent - received} messages were published and did not arrive'
     assert text in recorder.text and sent > received > 1

@@ -202,8 +202,14 @@ def test_another_config_changes_no_state(shared):
     decision = bank.update('front', START + FRAME, light(0.4))
     # hysteresis holds the night, and the route that the table changed is a switch
     assert (decision.state, decision.route, decision.switched) == ('night', 'day', True)
+    # of two cameras the same one goes on to lead
+    before = bank.update('rear', START + FRAME, light(0.4))
+    bank.change(RouterConfig(shared=shared))
+    after = bank.update('rear', START + 2 * FRAME, light(0.4))
+    assert not shared or after.reason == before.reason == decision.reason
     bank.change(RouterConfig(shared=not shared))
-    assert 'first frame' in bank.update('front', START + 2 * FRAME, light(0.4)).reason
+    reason = bank.update('front', START + 2 * FRAME, light(0.4)).reason
+    assert 'first frame' in reason and ('median' in reason) is not shared
 
 
 def test_the_median_of_the_cameras_decides_a_shared_route():

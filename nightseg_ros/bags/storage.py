@@ -210,17 +210,21 @@ def _unpacked(path: Path) -> Iterator[tuple[Path, str]]:
         return
     key = path.resolve()
     with _copying:
-        if key not in _copies:
-            _copies[key] = _Copy(path)
-        copy = _copies[key]
-        copy.readers += 1
+        copy = _copies.get(key)
+        if copy is not None:
+            copy.readers += 1
+        # its last reader may have been thrown away between these lines
+        if copy is None or _copies.get(key) is not copy:
+            copy = _copies[key] = _Copy(path)
+            copy.readers = 1
     try:
         yield copy.file, copy.reason
     finally:
         with _copying:
             copy.readers -= 1
             if not copy.readers:
-                del _copies[key]
+                if _copies.get(key) is copy:
+                    del _copies[key]
                 copy.folder.cleanup()
 
 

@@ -102,7 +102,6 @@ def make(options: MakeBagOptions) -> int:
     from nightseg_ros.data.convert import make_bag
     from nightseg_ros.data.source import open_source
 
-    check_topics(options.topic)
     source = open_source(options.source, rate=options.rate, stamps=options.stamps)
     if source.kind == 'bag':
         raise ConfigError(f"'{options.source}' is a bag; `nightseg bag predict` copies bags")

@@ -77,9 +77,16 @@ class Child:
     def __exit__(self, *_: object) -> None:
         """End it: SIGINT, upon which it writes what it has, SIGTERM, SIGKILL."""
         steps = (signal.SIGINT, ENDING_S), (signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0)
+        interrupt: KeyboardInterrupt | None = None
         for number, timeout in steps:
             self.signal(number)
-            self._wait(timeout)
+            try:
+                self._wait(timeout)
+            except KeyboardInterrupt as error:
+                # whoever presses Ctrl-C again does not want to wait so long
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
     @property
     def pid(self) -> int:

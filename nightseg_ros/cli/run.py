@@ -100,7 +100,7 @@ def run(options: RunOptions) -> int:
     check_ros()
     parameters |= node_parameters(options)
     # its processes must not outlive a run that is told to end
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     unread: list[str] | None = None
     with (
         tempfile.TemporaryDirectory(prefix='nightseg-run-') as folder,
@@ -212,7 +212,7 @@ def demo(options: DemoOptions) -> int:
 
     check_ros()
     # its processes must not outlive a demo that is told to end
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     check_output(options.out / 'summary.json', 'a summary', Path.is_file)
     options.out.mkdir(parents=True, exist_ok=True)
     with (

@@ -90,7 +90,9 @@ def evaluate(
         refuse_shared((s.source, found.note['labels']) for s, found in zip(shards, finished))
         # of other numbers; a run that is killed from here on leaves nothing that looks whole
         labels = out / 'labels'
-        if labels.is_dir() and _is_ours(labels):
+        inputs = {path.resolve() for shard in shards for path in shard.inputs}
+        inside = any(path.is_relative_to(labels.resolve()) for path in inputs)
+        if labels.is_dir() and not inside and _is_ours(labels):
             shutil.rmtree(labels)
         for name in ('metrics.json', 'report.html'):
             (out / name).unlink(missing_ok=True)
@@ -100,6 +102,7 @@ def evaluate(
             'taxonomy': variants.taxonomy.to_dict(),
             'bootstrap': to_mapping(bootstrap),
             'classes': list(classes),
+            'save_labels': save_labels,
             **_summarise(shards, finished, variants, out, scores, save_labels),
             'wall_s': round(seconds, 3),
             'streams': variants.streams,
@@ -137,12 +140,11 @@ def check_outputs(shards: Sequence[Shard], out: Path, *, save_labels: bool) -> N
 def _is_ours(path: Path) -> bool:
     """Tell what an evaluation wrote by the results beside it, finished or not."""
     plan = read_json(path.with_name(SHARDS) / _PLAN)
-    runs = read_json(path.with_name('metrics.json')).get('runs')
+    metrics = read_json(path.with_name('metrics.json'))
     if path.name != 'labels':
-        return bool(plan) or isinstance(runs, dict)
+        return bool(plan) or isinstance(metrics.get('runs'), dict)
     # without --save-labels they may be anybody's
-    written = {slug(name) for name in runs} if isinstance(runs, dict) else set()
-    return plan.get('save_labels', False) or {file.name for file in path.iterdir()} <= written
+    return bool(plan.get('save_labels') or metrics.get('save_labels'))
 
 
 def _go_on(

@@ -15,6 +15,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 import csv
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+import math
 from pathlib import Path
 from typing import Any, get_args
 from unicodedata import normalize
@@ -126,18 +127,27 @@ class Shard:
         bag = BagReader(self.frames.path) if needed else None
         return Labels(self.labels, self.source, bag), read_light(self.light, bag)
 
-    def claims(self) -> list[str]:
-        """Return the labels that it will take, as far as that is known before it is read."""
+    def claims(self, alone: bool) -> list[str]:
+        """
+        Return the labels that it will take, as far as that is known before it is read.
+
+        ``alone`` says whether one --labels was given for all sources.
+        """
         labels, frames = self.open_labels()[0], self.frames
         assert frames is not None
         if frames.kind in ('folder', 'image'):
             files = frames.path.iterdir() if frames.kind == 'folder' else [frames.path]
-            stems = {normalize('NFC', path.stem) for path in files}
+            taken = {normalize('NFC', path.stem) for path in files}
         else:
-            stems = {f'{index:06d}' for index in range(frames.count or 0)}
-        found = [str(path) for stem, path in labels.files.items() if stem in stems]
+            numbers = {stem for stem in labels.files if stem.isdecimal()}
+            most = math.inf if frames.count is None else frames.count
+            taken = {stem for stem in numbers if len(stem) == 6 and int(stem) < most}
+            if frames.kind == 'video':
+                # the stamps of all videos begin at 0
+                taken |= {stem for stem in numbers if len(stem) != 6}
+        found = [str(path) for stem, path in labels.files.items() if stem in taken]
         # a topic, or stamps, may be those of another camera of the bag
-        shared = frames.kind == 'bag' and self.labels != ''
+        shared = frames.kind == 'bag' and self.labels != '' and alone
         return found + [f'{labels.place} of {self.path}'] * shared
 
     def read(self, note: dict[str, Any]) -> Generator[LabelledFrame, None, None]:
@@ -277,7 +287,7 @@ def sequence_shards(
     if rate is not None and not kinds - {'bag', 'image'}:
         raise ConfigError('--rate is of folders and videos, of which none is given')
     # what is missing is said before anything is evaluated, too
-    refuse_shared((shard.source, shard.claims()) for shard in shards)
+    refuse_shared((shard.source, shard.claims(len(labels) == 1)) for shard in shards)
     return shards
 
 

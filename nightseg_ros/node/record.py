@@ -62,8 +62,8 @@ def run(options: RecordOptions) -> int:
         with writer, open(options.log or os.devnull, 'w', encoding='utf-8', buffering=1) as log:
             recorder = Recorder(writer, log, options)
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                # nohup ignores SIGHUP
-                if signal.getsignal(number) != signal.SIG_IGN:
+                # nohup ignores SIGHUP, and a script's `&` SIGINT, which shall be heard
+                if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
                     signal.signal(number, lambda *_: recorder.stop())
             recorder.record()
     except (BagError, OSError) as error:

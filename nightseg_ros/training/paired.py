@@ -72,8 +72,9 @@ def _start(config: PairConfig, log: Log) -> tuple[TrainingRun, FrozenSegmenter, 
     for day in days:
         if day.light in ('dusk', 'night'):
             raise DataError(
-                f"'{day.image}' is a {day.light} without its day; real nights belong into "
-                "'unpaired' (fast_translator) or 'nights' (day_to_night)"
+                f"'{day.image}' is a {day.light} without its day; keep the days by "
+                "ADAPTER:ROOT:SPLIT:day. Real nights belong into 'unpaired' (fast_translator) or "
+                "'nights' (day_to_night)"
             )
     pairs = NightPairs(days, config.augment, taxonomy=segmenter.taxonomy, seed=config.seed)
     return run, segmenter, pairs

@@ -407,7 +407,8 @@ class TrainingRun:
                 f"checkpoint '{self._path}' is damaged or no checkpoint of nightseg ({error}); "
                 'remove it to start from step 0'
             ) from error
-        require_same(self._path, before, self._identity(), RunError)
+        remedy = f"another --out, or remove '{self._path}' to start anew"
+        require_same(self._path, before, self._identity(), RunError, remedy)
         for head, part in self._parts.items():
             state = {k.removeprefix(head): t for k, t in tensors.items() if k.startswith(head)}
             if isinstance(part, Optimizer):
@@ -415,6 +416,8 @@ class TrainingRun:
                 for key, tensor in state.items():
                     index, _, leaf = key.partition('/')
                     states.setdefault(int(index), {})[leaf] = tensor
+                if not states:
+                    raise RunError(f"checkpoint '{self._path}' lacks the optimiser; {remedy}")
                 state = {**part.state_dict(), 'state': states}
             try:
                 part.load_state_dict(state)

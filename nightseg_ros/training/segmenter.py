@@ -59,7 +59,7 @@ class SegmenterConfig(CropRunConfig):
         CropRunConfig.__post_init__(self)
         if self.taxonomy not in TAXONOMIES:
             raise ValueError(f"no taxonomy '{self.taxonomy}'; there are {list(TAXONOMIES)}")
-        if self.network == 'erf_pspnet' and self.batch < 2:
+        if self.network == 'erf_pspnet' and self.batch < 2 and not self.freeze_norm:
             raise ValueError("'batch' must be at least 2 for the BatchNorm of erf_pspnet")
         if self.norm_momentum is not None and not 0 < self.norm_momentum <= 1:
             raise ValueError(f"'norm_momentum' is above 0 to 1, got {self.norm_momentum}")
