@@ -255,12 +255,14 @@ def test_what_is_missing_is_named(lens, frame, reason, words):
     assert done.misses['front'][0] == reason and done.misses['front'][1].startswith(words)
 
 
-def test_clouds_and_masks_without_a_frame_are_not_taken_for_one_frame():
+@pytest.mark.parametrize(('mask', 'frame'), [('', ''), ('/', 'lidar'), ('front', '')])
+def test_clouds_and_masks_without_a_frame_are_not_taken_for_one_frame(mask, frame):
     car = Car(cameras=('front',))
-    car.painter.take_labels('front', image(np.full(SIZE, 1, np.uint8), 'mono8', 100 * MS, ''))
-    car.cloud(100, frame='')
+    car.painter.take_labels('front', image(np.full(SIZE, 1, np.uint8), 'mono8', 100 * MS, mask))
+    car.cloud(100, frame=frame)
     (done,) = car.due(0.0)
-    assert labels(done) == [255] * 3 and done.misses['front'][0] == 'no_transform'
+    words = 'front: the masks or the clouds name no frame: frame_id is empty'
+    assert labels(done) == [255] * 3 and done.misses['front'] == ('no_transform', words)
 
 
 def test_poses_of_another_frame_are_refused():

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 import types
 from typing import Any
 
@@ -113,6 +114,16 @@ def test_an_ego_mask_is_read_by_any_value_above_zero(tmp_path):
     assert mask.at(8, 12)[:4].max() == 0
     with pytest.raises(ValueError, match='the ego mask has 6×4 pixels, the image 50×100'):
         mask.at(100, 50)
+    for size, image, fits in (
+        # rounded, or padded by a codec
+        ((24, 32), (6, 9), True), ((720, 1280), (1088, 1920), True),
+        ((480, 640), (360, 640), False), ((480, 640), (480, 480), False),
+    ):  # fmt: skip
+        own = np.zeros(size, np.uint8)
+        own[-1] = 1
+        cv2.imwrite(str(tmp_path / 'other.png'), own)
+        with nullcontext() if fits else pytest.raises(ValueError, match='of another shape'):
+            assert EgoMask(tmp_path / 'other.png').at(*image).shape == image
     (tmp_path / 'empty.png').touch()
     for name in ('empty.png', 'missing.png', '.'):
         with pytest.raises(ConfigError, match='is no image that can be read'):
