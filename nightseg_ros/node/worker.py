@@ -172,7 +172,8 @@ class Worker:
             if self._stopping:
                 return []
             cameras = list(self._slots)
-            del cameras[self.pipeline.backend.batches[-1] :]
+            most = self.pipeline.backend.batches[-1]
+            del cameras[most:]
             return [self._slots.pop(camera) for camera in cameras]
 
     def _apply(self) -> None:
