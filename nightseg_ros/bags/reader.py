@@ -38,7 +38,7 @@ from nightseg_ros.perception.frame import (
     PICTURES,
     video_codec,
 )
-from nightseg_ros.perception.result import base_topic, is_mask
+from nightseg_ros.perception.result import base_topic, is_output
 from nightseg_ros.perception.video import PacketDecoder
 from rosbags.interfaces import QosDurability
 from rosbags.rosbag2.metadata import parse_qos
@@ -169,7 +169,7 @@ class BagReader:
         for topic in self.image_topics:
             raw = base_topic(topic.name)
             reason = (
-                ('made by nightseg' if is_mask(topic.name) else '')
+                ('made by nightseg' if is_output(topic.name) else '')
                 or ('labels' if raw.rpartition('/')[2].startswith('label') else '')
                 or ('depth' if topic.name.endswith('/compressedDepth') else '')
                 or self._no_camera(topic)

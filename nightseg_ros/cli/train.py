@@ -196,7 +196,7 @@ class PublishOptions(Limited):
 
 def publish(options: PublishOptions) -> int:
     from nightseg_ros.outputs import check_output
-    from nightseg_ros.training.average import replace_weights
+    from nightseg_ros.runtime.export import replace_weights
     from nightseg_ros.weights import load_weights, write_manifest
 
     weights = load_weights(options.weights)
@@ -223,7 +223,8 @@ def _rounded(weights: Weights, options: PublishOptions) -> tuple[Weights, float]
     """
     from nightseg_ros.evaluation.agreement import agreement, source_images
     from nightseg_ros.runtime.backends import FLOAT32_LAYERS
-    from nightseg_ros.training.average import replace_weights, round_weights
+    from nightseg_ros.runtime.export import replace_weights
+    from nightseg_ros.training.average import round_weights
     from nightseg_ros.weights import RELIABILITY
 
     tensors = round_weights(weights, FLOAT32_LAYERS)

@@ -34,7 +34,15 @@ from nightseg_ros.data.sample import label_files, labels_of
 from nightseg_ros.data.source import FrameSource
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline, WithheldError
-from nightseg_ros.perception.result import legend, NAMESPACE, output_prefixes, report, Result, Want
+from nightseg_ros.perception.result import (
+    is_output,
+    legend,
+    NAMESPACE,
+    output_prefixes,
+    report,
+    Result,
+    Want,
+)
 
 
 @dataclass(slots=True)
@@ -402,7 +410,7 @@ def _sensors(bag: BagReader, settings: PaintSettings) -> dict[str, str]:
 
     clouds = [checked(name, _CLOUD) for name in dict.fromkeys(settings.sensors)] or [
         topic.name for topic in topics.values()
-        if topic.msgtype == _CLOUD and f'/{NAMESPACE}/' not in topic.name
+        if topic.msgtype == _CLOUD and not is_output(topic.name)
     ]  # fmt: skip
     found = dict(zip(clouds, output_prefixes(clouds)))
     for camera, name in settings.depth_topics().items():

@@ -23,7 +23,7 @@ from nightseg_ros.config import ConfigError, did_you_mean, from_mapping, live, s
 from nightseg_ros.perception.pipeline import PipelineConfig
 from nightseg_ros.perception.result import (
     base_topic,
-    is_mask,
+    is_output,
     NAMESPACE,
     output_prefixes,
     TRANSPORTS,
@@ -252,7 +252,7 @@ class Settings:
         cameras, transport = [], self.transport
         for name, topic, output, mask in zip(names, topics, outputs, masks):
             stem = base_topic(topic)
-            ours = is_mask(topic)
+            ours = is_output(topic)
             if ours or topic.endswith('/compressedDepth'):
                 raise ConfigError(
                     f"'image_topics' names {topic}, which is no camera's picture but a "

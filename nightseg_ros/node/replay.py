@@ -46,7 +46,7 @@ from nightseg_ros.node.messages import (
     stamped_header,
 )
 from nightseg_ros.perception.frame import Frame, FrameError
-from nightseg_ros.perception.result import base_topic, is_mask, output_prefixes
+from nightseg_ros.perception.result import base_topic, is_output, output_prefixes
 from nightseg_ros.perception.video import PacketDecoder, VideoError
 from nightseg_ros.shared_memory import remove_orphans
 import rclpy
@@ -321,7 +321,7 @@ class Player:
     def _qos(self, topic: str, kind: str) -> QoSProfile:
         # images as a camera publishes them, all else as the node does
         reliable = self.options.reliable or self.options.lockstep or kind not in IMAGE_TYPES
-        reliable = reliable or is_mask(topic)
+        reliable = reliable or is_output(topic)
         latched = topic in self.source.latched
         return QoSProfile(
             # as many as there were publishers, each of whom kept its own

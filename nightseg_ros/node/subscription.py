@@ -11,7 +11,7 @@ from typing import Any
 
 from nightseg_ros.config import did_you_mean
 from nightseg_ros.node.diagnostics import Health, Source
-from nightseg_ros.perception.result import base_topic, is_mask, TRANSPORTS
+from nightseg_ros.perception.result import base_topic, is_output, TRANSPORTS
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -89,7 +89,7 @@ class Subscription:
             name: wanted[kind]
             for name, kinds in self._node.get_topic_names_and_types()
             for kind in (kinds[0].replace('/msg/', '/'),)
-            if kind in wanted and not is_mask(name)
+            if kind in wanted and not is_output(name)
             if self._node.count_publishers(name)
         }
         for name, transport in found.items():

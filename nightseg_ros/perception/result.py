@@ -130,7 +130,7 @@ def base_topic(topic: str) -> str:
     return re.sub('/(compressed|ffmpeg|foxglove)$', '', topic)
 
 
-def is_mask(topic: str) -> bool:
+def is_output(topic: str) -> bool:
     """Tell whether a topic is an output of ours: /front/nightseg/labels, also by a transport."""
     return base_topic(topic).split('/')[-2:-1] == [NAMESPACE]
 

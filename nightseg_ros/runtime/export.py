@@ -12,24 +12,29 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from contextlib import suppress
+import dataclasses
 import hashlib
 import io
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 import warnings
 import zlib
 
 from nightseg_ros.config import to_mapping
-from nightseg_ros.files import cache_dirs, write_cache
+from nightseg_ros.files import cache_dirs, replace_file, write_cache
 from nightseg_ros.runtime.backend import BackendError, Log
 from nightseg_ros.weights import (
     IMPORTED,
     load_weights,
+    MANIFEST,
     RELIABILITY,
+    save_weights,
     set_graph,
     Weights,
     WeightsError,
+    write_manifest,
 )
 import numpy as np
 import numpy.typing as npt
@@ -143,6 +148,29 @@ def embed_graph(path: Path) -> str:
     if weights.metadata.task == 'illumination' or embedded(weights):
         return weights.sha256
     return set_graph(path, pack_graph(weights, export_graph(weights)))
+
+
+def replace_weights(path: Path, weights: Weights, *, half: bool, graph: bool = True) -> Weights:
+    """
+    Write weights as ``path``, with their graph unless it is not wanted; return what is there now.
+
+    They are finished and read elsewhere, so that only whole ones take the place of others:
+    weights without their graph would need torch on a vehicle. A manifest beside them is renewed.
+    """
+    for name, tensor in weights.tensors.items() if half else ():
+        if tensor.is_floating_point() and not tensor.half().isfinite().all():
+            raise WeightsError(f"'{name}' has values beyond float16, up to 65504: give --no-half")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix='.nightseg-', dir=path.parent) as folder:
+        whole = Path(folder) / path.name
+        save_weights(whole, weights.tensors, weights.metadata, half=half)
+        if graph:
+            embed_graph(whole)
+        written = dataclasses.replace(load_weights(whole), path=path)
+        replace_file(path, whole.read_bytes(), durable=True)
+    if (path.parent / MANIFEST).exists():
+        write_manifest(path.parent)
+    return written
 
 
 def pack_graph(weights: Weights, graph: bytes) -> str:

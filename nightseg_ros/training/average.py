@@ -1,6 +1,6 @@
 # Copyright 2026 The nightseg developers
 # SPDX-License-Identifier: Apache-2.0
-"""Weights made of weights: the mean of several, those that bfloat16 holds, whole replacements."""
+"""Weights made of finished weights: the mean of several, and ones that bfloat16 holds exactly."""
 
 from __future__ import annotations
 
@@ -9,23 +9,12 @@ from collections.abc import Sequence
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from nightseg_ros.config import Limited, Natural
-from nightseg_ros.files import replace_file
 from nightseg_ros.networks import build_from
 from nightseg_ros.outputs import check_output
-from nightseg_ros.runtime.export import embed_graph
-from nightseg_ros.weights import (
-    load_weights,
-    MANIFEST,
-    network_tensors,
-    save_weights,
-    Weights,
-    WeightsError,
-    write_manifest,
-)
+from nightseg_ros.weights import load_weights, network_tensors, save_weights, Weights, WeightsError
 import torch
 from torch import fx, nn
 
@@ -109,29 +98,6 @@ def _union(texts: Sequence[str], separator: str) -> str:
     """Return what the lists in ``texts`` name, each once and in their order."""
     named = [name for text in texts for name in text.split(separator) if name]
     return separator.join(dict.fromkeys(named))
-
-
-def replace_weights(path: Path, weights: Weights, *, half: bool, graph: bool = True) -> Weights:
-    """
-    Write weights as ``path``, with their graph unless it is not wanted; return what is there now.
-
-    They are finished and read elsewhere, so that only whole ones take the place of others:
-    weights without their graph would need torch on a vehicle. A manifest beside them is renewed.
-    """
-    for name, tensor in weights.tensors.items() if half else ():
-        if tensor.is_floating_point() and not tensor.half().isfinite().all():
-            raise WeightsError(f"'{name}' has values beyond float16, up to 65504: give --no-half")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix='.nightseg-', dir=path.parent) as folder:
-        whole = Path(folder) / path.name
-        save_weights(whole, weights.tensors, weights.metadata, half=half)
-        if graph:
-            embed_graph(whole)
-        written = dataclasses.replace(load_weights(whole), path=path)
-        replace_file(path, whole.read_bytes(), durable=True)
-    if (path.parent / MANIFEST).exists():
-        write_manifest(path.parent)
-    return written
 
 
 def round_weights(weights: Weights, exact: int) -> dict[str, torch.Tensor]:

@@ -23,6 +23,7 @@ from nightseg_ros.data.photometric import corrupted
 from nightseg_ros.data.sample import DataError, labelled, read_image, read_pair, Sample
 from nightseg_ros.outputs import check_output
 from nightseg_ros.runtime.backend import Log
+from nightseg_ros.runtime.export import replace_weights
 from nightseg_ros.runtime.graph import (
     FEATURES,
     graph_of,
@@ -33,7 +34,6 @@ from nightseg_ros.runtime.graph import (
 from nightseg_ros.runtime.pixels import fit, HostPixels
 from nightseg_ros.taxonomy import Taxonomy, UNLABELLED
 from nightseg_ros.training import CalibrationConfig
-from nightseg_ros.training.average import replace_weights
 from nightseg_ros.weights import (
     has_reliability,
     load_weights,
