@@ -26,8 +26,8 @@ import sqlite3
 import struct
 import sys
 import tempfile
-import threading
 from typing import Any, BinaryIO
+import weakref
 
 from mcap import records as mcap
 from mcap.opcode import Opcode
@@ -191,15 +191,13 @@ class _Copy:
     """An unpacked file, as long as somebody reads it."""
 
     def __init__(self, path: Path) -> None:
-        self.folder = tempfile.TemporaryDirectory(prefix='nightseg-')
-        self.file = Path(self.folder.name) / path.stem
+        folder = tempfile.mkdtemp(prefix='nightseg-')
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        self.file = Path(folder) / path.stem
         self.reason = unpack_file(path, self.file)
-        self.readers = 0
 
 
-_copies: dict[Path, _Copy] = {}
-#: A generator that is thrown away may be closed at any line, also of the thread that holds it.
-_copying = threading.RLock()
+_copies: weakref.WeakValueDictionary[Path, _Copy] = weakref.WeakValueDictionary()
 
 
 @contextlib.contextmanager
@@ -209,23 +207,8 @@ def _unpacked(path: Path) -> Iterator[tuple[Path, str]]:
         yield path, ''
         return
     key = path.resolve()
-    with _copying:
-        copy = _copies.get(key)
-        if copy is not None:
-            copy.readers += 1
-        # its last reader may have been thrown away between these lines
-        if copy is None or _copies.get(key) is not copy:
-            copy = _copies[key] = _Copy(path)
-            copy.readers = 1
-    try:
-        yield copy.file, copy.reason
-    finally:
-        with _copying:
-            copy.readers -= 1
-            if not copy.readers:
-                if _copies.get(key) is copy:
-                    del _copies[key]
-                copy.folder.cleanup()
+    copy = _copies.get(key) or _copies.setdefault(key, _Copy(path))
+    yield copy.file, copy.reason
 
 
 def unpack_file(source: Path, target: Path) -> str:
