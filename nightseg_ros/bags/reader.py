@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 import heapq
+from itertools import chain, islice
 from operator import itemgetter
 import os
 from pathlib import Path
@@ -183,16 +184,15 @@ class BagReader:
         """Return what the first messages of a topic say that it is instead, '' for a camera."""
         if not topic.count and self._promised:
             return 'without a message'
-        first, looked_at = '', 0
-        for file in self._files:
-            for item in read_file(file, (topic.name,)):
-                # damage is told by those who read the topic
-                if isinstance(item, str):
-                    continue
-                reason, looked_at = self._no_picture(item), looked_at + 1
-                first = first or reason
-                if not reason or looked_at == _LOOKED_AT:
-                    return reason and first
+        items = chain.from_iterable(read_file(file, (topic.name,)) for file in self._files)
+        # damage is told by those who read the topic
+        messages = (item for item in items if not isinstance(item, str))
+        first = ''
+        for message in islice(messages, _LOOKED_AT):
+            reason = self._no_picture(message)
+            if not reason:
+                return ''
+            first = first or reason
         return first
 
     def _no_picture(self, message: Message) -> str:
@@ -417,22 +417,15 @@ class BagReader:
 
 
 def _topics(counts: dict[Channel, int]) -> list[BagTopic]:
-    types: dict[str, set[str]] = {}
-    encodings: dict[str, str] = {}
-    sums: Counter[str] = Counter()
+    topics: dict[str, BagTopic] = {}
     for channel, count in counts.items():
-        types.setdefault(channel.topic, set()).add(channel.msgtype)
-        encodings[channel.topic] = channel.encoding
-        sums[channel.topic] += count
-    return [
-        BagTopic(
-            name=name,
-            msgtype=next(iter(types[name])) if len(types[name]) == 1 else 'several types',
-            count=sums[name],
-            encoding=encodings[name],
-        )
-        for name in sorted(types)
-    ]
+        name, kind = channel.topic, channel.msgtype
+        before = topics.get(name, BagTopic(name=name, msgtype=kind, count=0))
+        if before.msgtype != kind:
+            kind = 'several types'
+        count += before.count
+        topics[name] = BagTopic(name=name, msgtype=kind, count=count, encoding=channel.encoding)
+    return [topics[name] for name in sorted(topics)]
 
 
 def inspect_bag(
