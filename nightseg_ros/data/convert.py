@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 import heapq
 import math
@@ -198,11 +198,8 @@ def write_predictions(
                 progress(done.frames, total)
 
             def predictions() -> Iterator[_Written]:
-                want = Want(
-                    labels='labels' in outputs, confidence='confidence' in outputs,
-                    color='color' in outputs, translated='translated' in outputs,
-                    overlay=bool({'overlay', 'overlay/compressed'} & {*outputs}),
-                )  # fmt: skip
+                pictures = {output.removesuffix('/compressed') for output in outputs}
+                want = Want(**{picture.name: picture.name in pictures for picture in fields(Want)})
                 found = bag.merged_frames(cameras, lambda name: _camera(prefixes[name]))
                 for topic, message, frame in found:
                     prefix, received = prefixes[topic.name], message.received_ns
