@@ -299,10 +299,12 @@ def _write_result(
                 writer.write_value(topic, result.illumination.score, received_ns)
         elif output == 'status':
             camera, (level, message, values) = _camera(prefix), report(result, {}, None)
-            writer.write_status(
-                topic, level=int(level == 'WARN'), name=f'nightseg: {camera}', message=message,
-                hardware_id=camera, values=values, **place,
-            )  # fmt: skip
+            status = {
+                'level': int(level == 'WARN'), 'name': f'nightseg: {camera}', 'message': message,
+                'hardware_id': camera,
+                'values': [{'key': key, 'value': value} for key, value in values.items()],
+            }  # fmt: skip
+            writer.write_stamped(topic, KINDS['status'], status=[status], **place)
         elif output == 'overlay/compressed':
             assert result.overlay is not None
             content = encode_picture('overlay.jpg', result.overlay, quality=90)
