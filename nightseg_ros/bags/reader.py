@@ -297,9 +297,9 @@ class BagReader:
             last_ns = message.received_ns
             yield last_ns + set_back_ns, topic, message
 
-    def empty_channels(self) -> list[Channel]:
-        """Return the topics without a message, as their files describe them."""
-        empty = {topic.name for topic in self.topics if not topic.count}
+    def empty_channels(self, leave_out: Collection[str] = ()) -> list[Channel]:
+        """Return the topics without a message but some, as their files describe them."""
+        empty = {topic.name for topic in self.topics if not topic.count} - set(leave_out)
         channels = [*self._channels]
         for file in self._files if empty else ():
             channels += count_file(file)[0]
