@@ -12,7 +12,7 @@ few damaged bytes can claim to be gigabytes.
 from __future__ import annotations
 
 import bz2
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
 import contextlib
 from dataclasses import dataclass, field
@@ -105,13 +105,9 @@ class Message:
         # ROS 1: uint32 seq before it; CDR: 4 bytes of encapsulation, the second tells the endian
         big = encoding == 'cdr' and data[1] == 0
         seconds, nanoseconds = struct.unpack_from('>iI' if big else '<iI', data, 4)
-        if (
-            seconds < 0
-            or nanoseconds >= _SECOND
-            or (seconds == 0 and nanoseconds == 0 and self.received_ns)
-        ):
-            return self.received_ns
-        return int(seconds) * _SECOND + int(nanoseconds)
+        stamp_ns = int(seconds) * _SECOND + int(nanoseconds)
+        possible = seconds >= 0 and nanoseconds < _SECOND
+        return stamp_ns if possible and (stamp_ns or not self.received_ns) else self.received_ns
 
 
 @lru_cache
@@ -493,7 +489,8 @@ def _read_sqlite(path: Path, topics: Collection[str] | None) -> Iterator[Message
         yield f'ends at byte {size} of {page * pages}'
     # SQLite fills the page in which a file ends with zeros: nobody trusts the last message then
     torn = cut and size % page != 0
-    strange, held = 0, None
+    strange = 0
+    waiting: deque[Message] = deque()
     with _database(path) as (database, channels):
         chosen = [n for n, c in channels.items() if topics is None or c.topic in topics]
         for number, received, data, _ in _database_rows(database, chosen, cut):
@@ -505,14 +502,10 @@ def _read_sqlite(path: Path, topics: Collection[str] | None) -> Iterator[Message
             if left < 0:
                 # damaged rows that share their pages would stand for any number of bytes
                 raise ValueError('is damaged: its rows hold more bytes than the file')
-            found: Message | None
-            found = Message(
-                channel=channels[number], received_ns=received, data=_unpacked_message(data)
-            )
-            if torn:
-                held, found = found, held
-            if found is not None:
-                yield found
+            data = _unpacked_message(data)
+            waiting.append(Message(channel=channels[number], received_ns=received, data=data))
+            if len(waiting) > torn:
+                yield waiting.popleft()
     if strange:
         yield f'has {strange} rows that hold no message'
 
