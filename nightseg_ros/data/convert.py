@@ -72,9 +72,6 @@ class Converted:
 
 # -- pictures --------------------------------------------------------------------------------
 
-#: Below the camera's name, as in the bags of rendered drives.
-TRUTH = 'labels_truth'
-
 
 def make_bag(
     source: FrameSource,
@@ -105,7 +102,8 @@ def make_bag(
         name = name.removesuffix('/compressed')
     if not re.fullmatch(r'(/[A-Za-z_]\w*)+', name, re.ASCII):
         raise BagError(f"'{topic}' is no topic; words of letters, digits and _ are, parted by /")
-    truth = f'/{camera_of(name)}/{TRUTH}'
+    # as in the bags of rendered drives
+    truth = f'/{camera_of(name)}/labels_truth'
     inputs = [source.path, *([] if labels is None else [labels])]
     truths = {} if labels is None else label_files(labels)
     with BagWriter(out, storage=storage, compress=compress, force=force, inputs=inputs) as bag:
