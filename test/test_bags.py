@@ -58,16 +58,13 @@ def stamps(items: list[Frame | FrameError]) -> list[int]:
 
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
-@pytest.mark.parametrize('order', ['rgb', 'bgr'])
-def test_frames_come_back_as_they_were_written(tmp_path, storage, order):
-    written = [frame_of(index, order) for index in range(5)]
+def test_frames_come_back_as_they_were_written(tmp_path, storage):
+    written = [frame_of(index, order) for index, order in enumerate(('rgb', 'bgr', 'rgb'))]
     found = read(write(tmp_path / 'drive', written, storage=storage))
-    assert len(found) == 5
-    for before, after in zip(written, found):
-        assert (after.image == before.image).all()
-        assert (after.order, after.stamp_ns, after.frame_id, after.camera) == (
-            order, before.stamp_ns, 'optical', 'front',
-        )  # fmt: skip
+    for before, after in zip(written, found, strict=True):
+        assert (after.image == before.image).all() and after.camera == 'front'
+        for name in ('order', 'stamp_ns', 'frame_id'):
+            assert getattr(after, name) == getattr(before, name)
 
 
 def test_masks_and_packed_pictures_keep_their_bytes_and_another_reader_agrees(tmp_path):

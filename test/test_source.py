@@ -6,8 +6,6 @@ import itertools
 from pathlib import Path
 import re
 
-from hypothesis import given
-from hypothesis import strategies as st
 from nightseg_ros.bags.reader import BagError, BagReadError
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.data.extract import extract
@@ -104,23 +102,6 @@ def test_a_broken_file_is_an_error_in_its_place(tmp_path):
     assert 'would give one result' in str(items['street_2.png'])
 
 
-@given(
-    stamps=st.lists(st.integers(0, 2 * 10**18), min_size=1, max_size=8, unique=True).map(sorted),
-    seconds=st.booleans(),
-    comma=st.booleans(),
-)
-def test_stamps_are_read_to_the_nanosecond(tmp_path_factory, stamps, seconds, comma):
-    file = tmp_path_factory.mktemp('stamps') / 'stamps.csv'
-    lines = ['#timestamp [ns],filename', '']
-    for index, stamp in enumerate(stamps):
-        text = f'{stamp // 10**9}.{stamp % 10**9:09d}' if seconds else str(stamp)
-        lines.append(f'{text}{"," if comma else "   "}cam0/{index}.png')
-    file.write_text('\n'.join(lines))
-    found = read_stamps(file)
-    assert found.stamps_ns == tuple(stamps)
-    assert found.names == tuple(f'{index}.png' for index in range(len(stamps)))
-
-
 KITTI = 1317042145964389445
 """2011-09-26 13:02:25.964389445 UTC, by GNU date."""
 
@@ -128,6 +109,10 @@ KITTI = 1317042145964389445
 @pytest.mark.parametrize(
     ('content', 'names'),
     [
+        (b'# s name\n\n1317042145.964389445   rgb/a.png\n1317042146.964389445 rgb/b.png',
+         ('a.png', 'b.png')),
+        (b'#timestamp [ns],filename\n1317042145964389445,a.png\n1317042146964389445,b.png',
+         ('a.png', 'b.png')),
         (b'2011-09-26 13:02:25.964389445\n2011-09-26 13:02:26.964389445\n', None),
         (b'2011-09-26T13:02:25.964389445Z a.png\n2011-09-26T15:02:26.964389445+02:00 b b.png',
          ('a.png', 'b b.png')),
@@ -139,7 +124,8 @@ KITTI = 1317042145964389445
         (b'Timestamp;file\n1317042145964389445;C:\\x\\a.png\n1317042146964389445;b.png',
          ('a.png', 'b.png')),
     ],
-    ids=['KITTI', 'ISO 8601', 'quotes', 'byte order mark', 'UTF-16', 'names of columns'],
+    ids=['TUM', 'EuRoC', 'KITTI', 'ISO 8601', 'quotes', 'byte order mark', 'UTF-16',
+         'names of columns'],
 )  # fmt: skip
 def test_stamps_as_people_have_them(tmp_path, content, names):
     (tmp_path / 'timestamps.txt').write_bytes(content)
