@@ -187,9 +187,9 @@ class _Copy:
     """An unpacked file, as long as somebody reads it."""
 
     def __init__(self, path: Path) -> None:
-        folder = tempfile.mkdtemp(prefix='nightseg-')
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        self.file = Path(folder) / path.stem
+        folder = tempfile.TemporaryDirectory(prefix='nightseg-')
+        weakref.finalize(self, folder.cleanup)
+        self.file = Path(folder.name) / path.stem
         self.reason = unpack_file(path, self.file)
 
 
