@@ -36,11 +36,6 @@ def picture(seed: int, height: int = 24, width: int = 36) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
-def expected(count: int = COUNT) -> dict[int, np.ndarray]:
-    """Return the pixels by stamp of the frames that ``write_bag`` writes."""
-    return {START + index * STEP: picture(index) for index in range(count)}
-
-
 def write_bag(
     folder: Path,
     kind: str,

@@ -58,16 +58,13 @@ def stamps(items: list[Frame | FrameError]) -> list[int]:
 
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
-@pytest.mark.parametrize('order', ['rgb', 'bgr'])
-def test_frames_come_back_as_they_were_written(tmp_path, storage, order):
-    written = [frame_of(index, order) for index in range(5)]
+def test_frames_come_back_as_they_were_written(tmp_path, storage):
+    written = [frame_of(index, order) for index, order in enumerate(('rgb', 'bgr', 'rgb'))]
     found = read(write(tmp_path / 'drive', written, storage=storage))
-    assert len(found) == 5
-    for before, after in zip(written, found):
-        assert (after.image == before.image).all()
-        assert (after.order, after.stamp_ns, after.frame_id, after.camera) == (
-            order, before.stamp_ns, 'optical', 'front',
-        )  # fmt: skip
+    for before, after in zip(written, found, strict=True):
+        assert (after.image == before.image).all() and after.camera == 'front'
+        for name in ('order', 'stamp_ns', 'frame_id'):
+            assert getattr(after, name) == getattr(before, name)
 
 
 def test_masks_and_packed_pictures_keep_their_bytes_and_another_reader_agrees(tmp_path):
@@ -149,40 +146,32 @@ def test_cameras_and_results_are_named_after_what_stands_before_the_last_part():
     ]  # fmt: skip
 
 
-def write_cameras(path: Path, cameras: tuple[str, ...]) -> Path:
-    """Write cameras, one wholly after the other, with topics that are no camera."""
-    with BagWriter(path) as bag:
+def test_cameras_are_told_from_other_images_and_merged_by_time(tmp_path):
+    path, cameras = tmp_path / 'bag', ('/left/image_raw', '/right/image_raw')
+    with BagWriter(path) as writer:
+        # one camera wholly after the other
         for place, camera in enumerate(cameras):
             for index in range(12):
                 stamp = START + index * STEP + place * STEP // 2
                 frame = Frame(image=picture(20 * place + index), stamp_ns=stamp)
-                bag.write_frame(f'/{camera}/image_raw', frame, received_ns=stamp)
-        bag.write_labels('/left/labels_truth', picture(0)[..., 0], stamp_ns=START)
-        bag.write_labels('/left/nightseg/labels', picture(0)[..., 0], stamp_ns=START)
-        bag.write_compressed('/left/image_raw/compressed', b'', 'png', stamp_ns=START)
-        bag.write_compressed('/left/depth/compressedDepth', b'', '32FC1', stamp_ns=START)
-    return path
-
-
-def test_cameras_are_told_from_other_images_and_merged_by_time(tmp_path):
-    one, two = (write_cameras(tmp_path / str(n), ('left', 'right')[:n]) for n in (1, 2))
-    with BagReader(one) as bag:
-        assert bag.image_topic().name == '/left/image_raw'
+                writer.write_frame(camera, frame)
+        writer.write_labels('/left/labels_truth', picture(0)[..., 0], stamp_ns=START)
+        writer.write_labels('/left/nightseg/labels', picture(0)[..., 0], stamp_ns=START)
+        writer.write_compressed('/left/image_raw/compressed', b'', 'png', stamp_ns=START)
+        writer.write_compressed('/left/depth/compressedDepth', b'', '32FC1', stamp_ns=START)
+    with pytest.raises(BagError, match='--topic'):
+        open_source(path)
+    source = open_source(path, every_camera=True)
+    assert (source.topic, source.topics) == (None, cameras)
+    with BagReader(path) as bag:
         for asked in ('/rear/image_raw', 'image'):
             with pytest.raises(BagError, match=f"'{asked}'.*/left/image_raw"):
                 bag.image_topic(asked)
-    with BagReader(two) as bag:
-        assert [t.name for t in bag.camera_topics] == ['/left/image_raw', '/right/image_raw']
-    with pytest.raises(BagError, match='--topic'):
-        open_source(two)
-    source = open_source(two, every_camera=True)
-    assert (source.topic, source.topics) == (None, ('/left/image_raw', '/right/image_raw'))
-    with BagReader(two) as bag:
         frames = [frame for *_, frame in bag.merged_frames(bag.camera_topics)]
     found = stamps(frames)
     assert found == sorted(found) and len(found) == source.count == 24
-    cameras = [frame.camera for frame in frames if isinstance(frame, Frame)]
-    assert cameras[:3] == ['left', 'right', 'left'] and {*cameras} == {'left', 'right'}
+    names = [frame.camera for frame in frames if isinstance(frame, Frame)]
+    assert names[:3] == ['left', 'right', 'left'] and {*names} == {'left', 'right'}
 
 
 #: Topics of video, and what their messages have beside stamp, frame and data.
@@ -462,11 +451,10 @@ def config(tmp_path_factory):
     return PipelineConfig(weights=weights, backend='torch', device='cpu', threads=1)
 
 
-@pytest.fixture(scope='module')
-def drive(tmp_path_factory):
-    """Return a camera that drives into a tunnel, with topics that are copied or replaced."""
-    path = tmp_path_factory.mktemp('drive') / 'drive'
-    with BagWriter(path) as bag:
+def test_predictions_are_the_pipelines_own_under_the_nodes_topics(tmp_path, config):
+    """A camera drives into a tunnel; other topics are copied, or replaced."""
+    drive = tmp_path / 'drive'
+    with BagWriter(drive) as bag:
         for index in range(6):
             image = np.full((48, 80, 3), 150, np.uint8) + picture(index, 48, 80) // 20
             if index >= 3:
@@ -475,10 +463,6 @@ def drive(tmp_path_factory):
             bag.write_frame(TOPIC, Frame(image=image, stamp_ns=stamp, frame_id='optical'))
         bag.write_labels('/front/nightseg/labels', picture(0)[..., 0], stamp_ns=START)
         bag.write_value('/weather', 'rain', START + 3)
-    return path
-
-
-def test_predictions_are_the_pipelines_own_under_the_nodes_topics(tmp_path, config, drive):
     for name, topics in (('copy', ()), ('again/copy', (TOPIC, TOPIC))):
         done = write_predictions(drive, tmp_path / name, Pipeline.load(config), topics=topics)
         assert (done.frames, sum(done.routes.values()), done.problems) == (6, 6, [])

@@ -305,6 +305,7 @@ def test_mistakes_are_named_before_anything_is_written(bag, tmp_path):
         (['nowhere'], {}, 'does not exist'),
         ([bag.name, f'x/{bag.name}'], FRONT, 'rename one'),
         (['torn'], {'rate': 1.0}, 'no frame that can be read'),
+        ([bag.name], {**FRONT, 'rate': 1.0}, '--rate is of folders and videos'),
     ):
         with pytest.raises(DataError, match=words):
             extract([tmp_path / name for name in sources], tmp_path / 'out', **options)

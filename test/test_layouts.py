@@ -17,41 +17,26 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-FOXGLOVE = ROOT / 'config' / 'nightseg_foxglove.json'
-DOCKERFILE = ROOT / 'docker' / 'Dockerfile'
+RVIZ = yaml.safe_load((ROOT / 'config' / 'nightseg.rviz').read_text())
+DISPLAYS: list[dict[str, Any]] = RVIZ['Visualization Manager']['Displays']
+FOXGLOVE = json.loads((ROOT / 'config' / 'nightseg_foxglove.json').read_text())
+#: Each panel's settings under its id, which is ``<type>!<name>``.
+PANELS: dict[str, dict[str, Any]] = FOXGLOVE['configById']
 
 IMAGE = 'sensor_msgs/Image'
 IMAGES = {IMAGE, 'sensor_msgs/CompressedImage'}
 DIAGNOSTICS = 'diagnostic_msgs/DiagnosticArray'
-
-
 (CAMERA,) = Settings().camera_names
 (SENSOR,) = CloudSettings().point_sources
-
-
-def kinds() -> dict[str, str]:
-    """Return the type of every topic that the default camera reads and gives."""
-    outputs = {f'{CAMERA.output}/{topic.name}': topic.kind for topic in TOPICS}
-    return {CAMERA.image_topic: IMAGE, **outputs}
-
-
-def kind_of_absolute(topic: str) -> str:
-    """Return the type of a topic that Foxglove names, the node being in no namespace."""
-    assert topic.startswith('/'), f'{topic}: Foxglove knows full names only'
-    known = {f'/{name}': kind for name, kind in kinds().items()} | {'/diagnostics': DIAGNOSTICS}
-    assert topic in known, f'{topic} is no topic of the node'
-    return known[topic]
-
-
-def displays() -> list[dict[str, Any]]:
-    layout = yaml.safe_load((ROOT / 'config' / 'nightseg.rviz').read_text())
-    return list(layout['Visualization Manager']['Displays'])
+#: The type of every topic that the default camera reads and gives.
+KINDS = {CAMERA.image_topic: IMAGE, **{f'{CAMERA.output}/{t.name}': t.kind for t in TOPICS}}
+#: Those of a node in no namespace: Foxglove knows full names only.
+ABSOLUTE = {f'/{name}': kind for name, kind in KINDS.items()} | {'/diagnostics': DIAGNOSTICS}
 
 
 def test_rviz_shows_topics_that_there_are():
-    assert displays()
     shown = set()
-    for display in displays():
+    for display in DISPLAYS:
         topic = display['Topic']['Value']
         assert not topic.startswith('/'), f'{topic} would not follow the namespace'
         if display['Class'] == 'rviz_default_plugins/PointCloud2':
@@ -60,48 +45,41 @@ def test_rviz_shows_topics_that_there_are():
         else:
             assert display['Class'] == 'rviz_default_plugins/Image'
             # the raw transport cannot show a CompressedImage
-            assert kinds().get(topic) == IMAGE, f'{topic} is no image of the node'
+            assert KINDS.get(topic) == IMAGE, f'{topic} is no image of the node'
         shown.add(display['Class'])
     assert len(shown) == 2
 
 
-def panels() -> dict[str, dict[str, Any]]:
-    """Return each panel's settings under its id, which is ``<type>!<name>``."""
-    return dict(json.loads(FOXGLOVE.read_text())['configById'])
-
-
 def test_foxglove_places_each_panel_once():
-    layout = json.loads(FOXGLOVE.read_text())
-    assert set(layout) == {
+    assert set(FOXGLOVE) == {
         'configById', 'globalVariables', 'userNodes', 'playbackConfig', 'layout',
     }  # fmt: skip
-    places = [layout['layout']]
+    places = [FOXGLOVE['layout']]
     for place in places:
         if isinstance(place, dict):
             assert set(place) == {'direction', 'splitPercentage', 'first', 'second'}
             assert place['direction'] in ('row', 'column') and 0 < place['splitPercentage'] < 100
             places += [place['first'], place['second']]
-    assert sorted(place for place in places if isinstance(place, str)) == sorted(panels())
+    assert sorted(place for place in places if isinstance(place, str)) == sorted(PANELS)
 
 
-@pytest.mark.parametrize('panel', sorted(panels()))
+@pytest.mark.parametrize('panel', sorted(PANELS))
 def test_foxglove_shows_topics_that_there_are(panel):
-    settings = panels()[panel]
-    kind = panel.partition('!')[0]
+    settings, kind = PANELS[panel], panel.partition('!')[0]
     if kind == 'Image':
-        assert kind_of_absolute(settings['imageMode']['imageTopic']) in IMAGES
+        assert ABSOLUTE[settings['imageMode']['imageTopic']] in IMAGES
     elif kind == '3D':
         assert set(settings['topics']) == {f'/{SENSOR.output}/points'}
         (shown,) = settings['topics'].values()
         assert (shown['visible'], shown['colorField'], shown['colorMode']) == (True, 'rgb', 'rgb')
     elif kind in ('DiagnosticSummary', 'DiagnosticStatusPanel'):
-        assert kind_of_absolute(settings['topicToRender']) == DIAGNOSTICS
+        assert ABSOLUTE[settings['topicToRender']] == DIAGNOSTICS
     else:
         assert kind == 'Plot'
         assert settings['paths']
         for path in settings['paths']:
             topic, _, field = path['value'].partition('.')
-            assert (kind_of_absolute(topic), field) == ('std_msgs/Float32', 'data')
+            assert (ABSOLUTE[topic], field) == ('std_msgs/Float32', 'data')
 
 
 def test_foxglove_selects_the_status_that_the_node_writes():
@@ -120,7 +98,7 @@ def test_foxglove_selects_the_status_that_the_node_writes():
     )
     (status,) = frame_status(header, camera, result, {}, 0.1).status
     (selected,) = [
-        panel for name, panel in panels().items() if name.startswith('DiagnosticStatusPanel!')
+        panel for name, panel in PANELS.items() if name.startswith('DiagnosticStatusPanel!')
     ]
     assert selected['selectedHardwareId'] == status.hardware_id
     assert selected['selectedName'] == status.name
@@ -130,9 +108,9 @@ def test_copies_of_bags_hold_what_the_layouts_show():
     held = {f'{CAMERA.output}/{output}' for output in DEFAULT_OUTPUTS} | {CAMERA.image_topic}
     # which `nightseg paint` adds
     held |= {f'{SENSOR.output}/points'}
-    assert {display['Topic']['Value'] for display in displays()} <= held
+    assert {display['Topic']['Value'] for display in DISPLAYS} <= held
     shown = set()
-    for settings in panels().values():
+    for settings in PANELS.values():
         shown |= {settings.get('imageMode', {}).get('imageTopic', settings.get('topicToRender'))}
         shown |= {path['value'].partition('.')[0] for path in settings.get('paths', ())}
     # the node's own health is no result of a frame
@@ -155,7 +133,7 @@ def test_the_page_names_only_what_there_is():
 
 
 def test_the_image_sets_both_names_of_the_shipped_profile():
-    text = DOCKERFILE.read_text()
+    text = (ROOT / 'docker' / 'Dockerfile').read_text()
     place = f'/ws/install/nightseg/share/nightseg/config/{profile_path().name}'
     for name in PROFILE_VARIABLES:
         assert f'{name}={place}' in text

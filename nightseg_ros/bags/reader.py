@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 import heapq
+from itertools import chain, islice
 from operator import itemgetter
-import os
 from pathlib import Path
 from typing import Any
 
@@ -183,16 +183,15 @@ class BagReader:
         """Return what the first messages of a topic say that it is instead, '' for a camera."""
         if not topic.count and self._promised:
             return 'without a message'
-        first, looked_at = '', 0
-        for file in self._files:
-            for item in read_file(file, (topic.name,)):
-                # damage is told by those who read the topic
-                if isinstance(item, str):
-                    continue
-                reason, looked_at = self._no_picture(item), looked_at + 1
-                first = first or reason
-                if not reason or looked_at == _LOOKED_AT:
-                    return reason and first
+        items = chain.from_iterable(read_file(file, (topic.name,)) for file in self._files)
+        # damage is told by those who read the topic
+        messages = (item for item in items if not isinstance(item, str))
+        first = ''
+        for message in islice(messages, _LOOKED_AT):
+            reason = self._no_picture(message)
+            if not reason:
+                return ''
+            first = first or reason
         return first
 
     def _no_picture(self, message: Message) -> str:
@@ -297,9 +296,9 @@ class BagReader:
             last_ns = message.received_ns
             yield last_ns + set_back_ns, topic, message
 
-    def empty_channels(self) -> list[Channel]:
-        """Return the topics without a message, as their files describe them."""
-        empty = {topic.name for topic in self.topics if not topic.count}
+    def empty_channels(self, leave_out: Collection[str] = ()) -> list[Channel]:
+        """Return the topics without a message but some, as their files describe them."""
+        empty = {topic.name for topic in self.topics if not topic.count} - set(leave_out)
         channels = [*self._channels]
         for file in self._files if empty else ():
             channels += count_file(file)[0]
@@ -417,22 +416,15 @@ class BagReader:
 
 
 def _topics(counts: dict[Channel, int]) -> list[BagTopic]:
-    types: dict[str, set[str]] = {}
-    encodings: dict[str, str] = {}
-    sums: Counter[str] = Counter()
+    topics: dict[str, BagTopic] = {}
     for channel, count in counts.items():
-        types.setdefault(channel.topic, set()).add(channel.msgtype)
-        encodings[channel.topic] = channel.encoding
-        sums[channel.topic] += count
-    return [
-        BagTopic(
-            name=name,
-            msgtype=next(iter(types[name])) if len(types[name]) == 1 else 'several types',
-            count=sums[name],
-            encoding=encodings[name],
-        )
-        for name in sorted(types)
-    ]
+        name, kind = channel.topic, channel.msgtype
+        before = topics.get(name, BagTopic(name=name, msgtype=kind, count=0))
+        if before.msgtype != kind:
+            kind = 'several types'
+        count += before.count
+        topics[name] = BagTopic(name=name, msgtype=kind, count=count, encoding=channel.encoding)
+    return [topics[name] for name in sorted(topics)]
 
 
 def inspect_bag(
@@ -497,15 +489,11 @@ def _open(path: Path) -> tuple[list[Path], Counter[Channel] | None, list[str]]:
             raise BagError(f"'{metadata}' cannot be read, and no file beside it") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return found, None, [f'{METADATA} cannot be read ({reason}); the files are read without']
-    files, missing = [], []
-    for name in names:
-        # somebody may have unpacked or packed it since
-        stem = name.removesuffix('.zstd')
-        variants = [path / name, path / stem, *(path / f'{stem}{suffix}' for suffix in PACKED)]
-        # of a name that is as long as can be, a variant may be too long
-        lying = [file for file in variants if storage_kind(file) and os.path.isfile(file)]
-        files += lying[:1]
-        missing += [] if lying else [f'{name} is missing']
+    # somebody may have unpacked or packed them since
+    there = {file.stem if file.suffix in PACKED else file.name: file for file in found}
+    stems = [name.removesuffix('.zstd') for name in names]
+    files = [there[stem] for stem in stems if stem in there]
+    missing = [f'{name} is missing' for name, stem in zip(names, stems) if stem not in there]
     if missing and found and not files:
         # somebody gave them names of their own
         read = ', '.join(file.name for file in found)

@@ -12,7 +12,7 @@ few damaged bytes can claim to be gigabytes.
 from __future__ import annotations
 
 import bz2
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
 import contextlib
 from dataclasses import dataclass, field
@@ -26,8 +26,8 @@ import sqlite3
 import struct
 import sys
 import tempfile
-import threading
 from typing import Any, BinaryIO
+import weakref
 
 from mcap import records as mcap
 from mcap.opcode import Opcode
@@ -105,13 +105,9 @@ class Message:
         # ROS 1: uint32 seq before it; CDR: 4 bytes of encapsulation, the second tells the endian
         big = encoding == 'cdr' and data[1] == 0
         seconds, nanoseconds = struct.unpack_from('>iI' if big else '<iI', data, 4)
-        if (
-            seconds < 0
-            or nanoseconds >= _SECOND
-            or (seconds == 0 and nanoseconds == 0 and self.received_ns)
-        ):
-            return self.received_ns
-        return int(seconds) * _SECOND + int(nanoseconds)
+        stamp_ns = int(seconds) * _SECOND + int(nanoseconds)
+        possible = seconds >= 0 and nanoseconds < _SECOND
+        return stamp_ns if possible and (stamp_ns or not self.received_ns) else self.received_ns
 
 
 @lru_cache
@@ -191,15 +187,13 @@ class _Copy:
     """An unpacked file, as long as somebody reads it."""
 
     def __init__(self, path: Path) -> None:
-        self.folder = tempfile.TemporaryDirectory(prefix='nightseg-')
-        self.file = Path(self.folder.name) / path.stem
+        folder = tempfile.TemporaryDirectory(prefix='nightseg-')
+        weakref.finalize(self, folder.cleanup)
+        self.file = Path(folder.name) / path.stem
         self.reason = unpack_file(path, self.file)
-        self.readers = 0
 
 
-_copies: dict[Path, _Copy] = {}
-#: A generator that is thrown away may be closed at any line, also of the thread that holds it.
-_copying = threading.RLock()
+_copies: weakref.WeakValueDictionary[Path, _Copy] = weakref.WeakValueDictionary()
 
 
 @contextlib.contextmanager
@@ -209,23 +203,8 @@ def _unpacked(path: Path) -> Iterator[tuple[Path, str]]:
         yield path, ''
         return
     key = path.resolve()
-    with _copying:
-        copy = _copies.get(key)
-        if copy is not None:
-            copy.readers += 1
-        # its last reader may have been thrown away between these lines
-        if copy is None or _copies.get(key) is not copy:
-            copy = _copies[key] = _Copy(path)
-            copy.readers = 1
-    try:
-        yield copy.file, copy.reason
-    finally:
-        with _copying:
-            copy.readers -= 1
-            if not copy.readers:
-                if _copies.get(key) is copy:
-                    del _copies[key]
-                copy.folder.cleanup()
+    copy = _copies.get(key) or _copies.setdefault(key, _Copy(path))
+    yield copy.file, copy.reason
 
 
 def unpack_file(source: Path, target: Path) -> str:
@@ -510,7 +489,8 @@ def _read_sqlite(path: Path, topics: Collection[str] | None) -> Iterator[Message
         yield f'ends at byte {size} of {page * pages}'
     # SQLite fills the page in which a file ends with zeros: nobody trusts the last message then
     torn = cut and size % page != 0
-    strange, held = 0, None
+    strange = 0
+    waiting: deque[Message] = deque()
     with _database(path) as (database, channels):
         chosen = [n for n, c in channels.items() if topics is None or c.topic in topics]
         for number, received, data, _ in _database_rows(database, chosen, cut):
@@ -522,14 +502,10 @@ def _read_sqlite(path: Path, topics: Collection[str] | None) -> Iterator[Message
             if left < 0:
                 # damaged rows that share their pages would stand for any number of bytes
                 raise ValueError('is damaged: its rows hold more bytes than the file')
-            found: Message | None
-            found = Message(
-                channel=channels[number], received_ns=received, data=_unpacked_message(data)
-            )
-            if torn:
-                held, found = found, held
-            if found is not None:
-                yield found
+            data = _unpacked_message(data)
+            waiting.append(Message(channel=channels[number], received_ns=received, data=data))
+            if len(waiting) > torn:
+                yield waiting.popleft()
     if strange:
         yield f'has {strange} rows that hold no message'
 

@@ -382,18 +382,6 @@ class BagWriter:
         kind = 'sensor_msgs/msg/CompressedImage'
         self.write_stamped(topic, kind, format=layout, data=data, **place)
 
-    def write_status(
-        self, topic: str, *, level: int, name: str, message: str, hardware_id: str,
-        values: dict[str, str], **place: Any,
-    ) -> None:  # fmt: skip
-        """Write a diagnostic_msgs/DiagnosticArray of one status; ``level`` is 0 OK, 1 WARN, …."""
-        pairs = [{'key': key, 'value': value} for key, value in values.items()]
-        status = {
-            'level': level, 'name': name, 'message': message, 'hardware_id': hardware_id,
-            'values': pairs,
-        }  # fmt: skip
-        self.write_stamped(topic, 'diagnostic_msgs/msg/DiagnosticArray', status=[status], **place)
-
     def write_cloud(self, topic: str, cloud: Cloud, **place: Any) -> None:
         """Write a sensor_msgs/PointCloud2."""
         fields = [asdict(field) for field in cloud.fields]

@@ -11,8 +11,8 @@ clouds, each on the topics on which the node has them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import partial
 import heapq
 import math
@@ -22,7 +22,7 @@ import re
 from typing import Any, Literal
 from unicodedata import normalize
 
-from nightseg_ros.bags.reader import BagError, BagReader, BagTopic, camera_of, IMAGE_TYPES
+from nightseg_ros.bags.reader import BagError, BagReader, camera_of, IMAGE_TYPES
 from nightseg_ros.bags.storage import Channel, Message
 from nightseg_ros.bags.writer import BagWriter, reliable_qos, Storage
 from nightseg_ros.clouds.geometry import CloudError, FrameTree
@@ -72,9 +72,6 @@ class Converted:
 
 # -- pictures --------------------------------------------------------------------------------
 
-#: Below the camera's name, as in the bags of rendered drives.
-TRUTH = 'labels_truth'
-
 
 def make_bag(
     source: FrameSource,
@@ -105,7 +102,8 @@ def make_bag(
         name = name.removesuffix('/compressed')
     if not re.fullmatch(r'(/[A-Za-z_]\w*)+', name, re.ASCII):
         raise BagError(f"'{topic}' is no topic; words of letters, digits and _ are, parted by /")
-    truth = f'/{camera_of(name)}/{TRUTH}'
+    # as in the bags of rendered drives
+    truth = f'/{camera_of(name)}/labels_truth'
     inputs = [source.path, *([] if labels is None else [labels])]
     truths = {} if labels is None else label_files(labels)
     with BagWriter(out, storage=storage, compress=compress, force=force, inputs=inputs) as bag:
@@ -198,14 +196,13 @@ def write_predictions(
                 progress(done.frames, total)
 
             def predictions() -> Iterator[_Written]:
-                want = Want(
-                    labels='labels' in outputs, confidence='confidence' in outputs,
-                    color='color' in outputs, translated='translated' in outputs,
-                    overlay=bool({'overlay', 'overlay/compressed'} & {*outputs}),
-                )  # fmt: skip
+                pictures = {output.removesuffix('/compressed') for output in outputs}
+                want = Want(**{picture.name: picture.name in pictures for picture in fields(Want)})
                 found = bag.merged_frames(cameras, lambda name: _camera(prefixes[name]))
                 for topic, message, frame in found:
                     prefix, received = prefixes[topic.name], message.received_ns
+                    if isinstance(frame, Frame) and not bag.is_ros2:
+                        yield received, partial(_copy_ros1, bag, writer, message, frame)
                     try:
                         if isinstance(frame, FrameError):
                             raise frame
@@ -215,12 +212,14 @@ def write_predictions(
                     else:
                         yield received, partial(write, prefix, result, received)
 
+            copies: Iterable[_Written] = ()
             if bag.is_ros2:
                 ours = {f'{prefix}/{output}' for prefix in prefixes.values() for output in KINDS}
                 replaced = sorted(ours & {topic.name for topic in bag.topics})
                 done.left_out += [f"'{name}' is predicted anew" for name in replaced]
-                _copy_empty(bag, writer, replaced)
-                copies: Iterator[_Written] = (
+                for channel in bag.empty_channels(leave_out=replaced):
+                    writer.add_topic(channel)
+                copies = (
                     (message.received_ns, partial(writer.write, message))
                     for message in bag.records(leave_out=replaced)
                 )
@@ -230,7 +229,6 @@ def write_predictions(
                     for topic in bag.topics
                     if topic.name not in names
                 ]
-                copies = _ros1_copies(bag, writer, cameras)
             # of what was recorded at one time, an image comes before what was made of it
             merged = heapq.merge(copies, predictions(), key=itemgetter(0))
             for number, (received, run) in enumerate(merged):
@@ -250,29 +248,17 @@ def _lost(bag: BagReader) -> list[str]:
     return [text for text in bag.read_errors() if not text.endswith(harmless)]
 
 
-def _copy_empty(bag: BagReader, writer: BagWriter, leave_out: Collection[str]) -> None:
-    """Announce the topics on which nothing was recorded: a copy has them as well."""
-    for channel in bag.empty_channels():
-        if channel.topic not in leave_out:
-            writer.add_topic(channel)
-
-
-def _ros1_copies(
-    bag: BagReader, writer: BagWriter, cameras: Sequence[BagTopic]
-) -> Iterator[_Written]:
-    """Write the images of the cameras anew for ROS 2, as far as they can be decoded."""
-    for topic, message, frame in bag.merged_frames(cameras):
-        received = message.received_ns
-        if not isinstance(frame, Frame):
-            continue
-        if message.channel.msgtype == _COMPRESSED:
-            image = bag.read(message)
-            yield received, partial(
-                writer.write_compressed, topic.name, bytes(image.data), image.format,
-                stamp_ns=frame.stamp_ns, frame_id=frame.frame_id, received_ns=received,
-            )  # fmt: skip
-        else:
-            yield received, partial(writer.write_frame, topic.name, frame, received_ns=received)
+def _copy_ros1(bag: BagReader, writer: BagWriter, message: Message, frame: Frame) -> None:
+    """Write an image of ROS 1 anew for ROS 2."""
+    topic, received = message.channel.topic, message.received_ns
+    if message.channel.msgtype == _COMPRESSED:
+        image = bag.read(message)
+        writer.write_compressed(
+            topic, bytes(image.data), image.format, stamp_ns=frame.stamp_ns,
+            frame_id=frame.frame_id, received_ns=received,
+        )  # fmt: skip
+    else:
+        writer.write_frame(topic, frame, received_ns=received)
 
 
 def _announce(
@@ -302,10 +288,12 @@ def _write_result(
                 writer.write_value(topic, result.illumination.score, received_ns)
         elif output == 'status':
             camera, (level, message, values) = _camera(prefix), report(result, {}, None)
-            writer.write_status(
-                topic, level=int(level == 'WARN'), name=f'nightseg: {camera}', message=message,
-                hardware_id=camera, values=values, **place,
-            )  # fmt: skip
+            status = {
+                'level': int(level == 'WARN'), 'name': f'nightseg: {camera}', 'message': message,
+                'hardware_id': camera,
+                'values': [{'key': key, 'value': value} for key, value in values.items()],
+            }  # fmt: skip
+            writer.write_stamped(topic, KINDS['status'], status=[status], **place)
         elif output == 'overlay/compressed':
             assert result.overlay is not None
             content = encode_picture('overlay.jpg', result.overlay, quality=90)
@@ -462,7 +450,8 @@ class _PaintedCopy:
             self._take(record)
         ours = {f'{prefix}/points' for prefix in self._sensors.values()}
         last = 0
-        _copy_empty(self._bag, self._writer, ours)
+        for channel in self._bag.empty_channels(leave_out=ours):
+            self._writer.add_topic(channel)
         for record in self._bag.records(leave_out=ours):
             last = record.received_ns
             self._writer.write(record)

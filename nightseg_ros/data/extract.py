@@ -49,8 +49,7 @@ def extract(
     """
     opened: dict[str, FrameSource] = {}
     for given in sources:
-        bag = is_bag(user_path(given))
-        source = open_source(given, topic if bag else None, rate=None if bag else rate)
+        source = open_source(given, topic if is_bag(user_path(given)) else None, rate=rate)
         path = source.path
         if source.kind == 'folder' and not source.sequence and every > 0:
             raise DataError(
@@ -66,8 +65,11 @@ def extract(
         opened[name] = source
         if source.note:
             log(f'{name}: {source.note}')
-    if topic and not any(source.kind == 'bag' for source in opened.values()):
+    kinds = {source.kind for source in opened.values()}
+    if topic and 'bag' not in kinds:
         raise DataError(f"there is no bag to take the topic '{topic}' from")
+    if rate is not None and kinds <= {'bag', 'image'}:
+        raise DataError('--rate is of folders and videos, of which none is given')
     paths = [source.path for source in opened.values()]
     step = round(every * 1e9)
     written = broken = 0

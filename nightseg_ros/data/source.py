@@ -63,33 +63,25 @@ def read_stamps(file: Path) -> Stamps:
             continue
         # folders are of no matter, also as Windows parts them
         name = re.split(r'[/\\]', name.strip('"\' '))[-1].strip()
-        stamp = _nanoseconds(first)
+        place, stamp = f"stamps '{file}', line {number}:", _nanoseconds(first)
         if stamp is None:
             raise DataError(
-                f"stamps '{file}', line {number}: '{first}' is no stamp; seconds with a point, "
-                'whole nanoseconds or a date and time are wanted'
+                f"{place} '{first}' is no stamp; seconds with a point, whole nanoseconds or a "
+                'date and time are wanted'
             )
         if stamp >= MOST_STAMP:
             raise DataError(
-                f"stamps '{file}', line {number}: '{first}' lies beyond 2038, which ROS cannot "
-                'hold; whole numbers are nanoseconds'
+                f"{place} '{first}' lies beyond 2038, which ROS cannot hold; whole numbers are "
+                'nanoseconds'
             )
         if stamps and stamp <= stamps[-1]:
-            raise DataError(
-                f"stamps '{file}', line {number}: '{first}' is not later than the line before"
-            )
+            raise DataError(f"{place} '{first}' is not later than the line before")
         if names and bool(name) != bool(names[-1]):
-            raise DataError(f"stamps '{file}', line {number}: all lines have a name, or none has")
+            raise DataError(f'{place} all lines have a name, or none has')
         stamps.append(stamp)
         names.append(name)
     if not stamps:
         raise DataError(f"stamps '{file}' holds none")
-    name, count = Counter(names).most_common(1)[0]
-    if name and count > 1:
-        raise DataError(
-            f"stamps '{file}' name '{name}' {count} times, and a picture has one stamp; give each "
-            'folder a file of its own'
-        )
     mean = (stamps[-1] - stamps[0]) / max(1, len(stamps) - 1)
     if 0 < mean < 1e6:
         LOG.warning(
@@ -220,14 +212,9 @@ class FrameSource:
     def _bag(self) -> Items:
         assert self.topic is not None, 'frames are those of one camera'
         with BagReader(self.path) as bag:
-            topics, index = [bag.image_topic(self.topic)], 0
-            for _, _, frame in bag.merged_frames(topics):
+            # the error at the end has a name that no frame has, whose results it would replace
+            for index, frame in enumerate(bag.frames(bag.image_topic(self.topic))):
                 yield f'{index:06d}', frame
-                index += 1
-            unread = bag.read_error(topics)
-            if unread is not None:
-                # a name that no frame has, whose results it would replace
-                yield f'{index:06d}', unread
 
 
 def camera_names(topics: tuple[str, ...]) -> dict[str, str]:
@@ -332,6 +319,12 @@ def _open_folder(path: Path, rate: float | None, stamps: Stamps | None) -> Frame
     count = len(stamps.stamps_ns)
     if stamps.names is None and count != len(images):
         raise DataError(f"{count} stamps came for the {len(images)} images of '{path}'")
+    name, times = Counter(stamps.names or there).most_common(1)[0]
+    if times > 1:
+        raise DataError(
+            f"the stamps of '{path}' name '{name}' {times} times, and a picture has one stamp; "
+            'give each folder a file of its own'
+        )
     if not named & there:
         raise DataError(
             f"none of the files that the stamps name, such as '{min(named)}', lies in '{path}'"

@@ -196,10 +196,11 @@ class Shard:
         note['losses'] = errors[:MOST_ERRORS]
         if len(errors) > MOST_ERRORS:
             note['losses'].append(f'… and {len(errors) - MOST_ERRORS} more')
-        if labels.example and first_name and not labels.used:
+        if labels.files and first_name and not labels.used:
+            example = min(labels.files.values()).name
             note['losses'].append(
                 f"no label of '{self.labels}' belongs to a frame: frames are named as "
-                f"'{first_name}', or by their stamp in ns, labels as '{labels.example}'"
+                f"'{first_name}', or by their stamp in ns, labels as '{example}'"
             )
 
 
@@ -330,8 +331,6 @@ class Labels:
         """Open a folder, or that of the source in it, a topic, or ''; or raise ``DataError``."""
         self.errors: list[str] = []
         """What could not be read, and why."""
-        self.example = ''
-        """The name of a file, for a message; '' where there is none."""
         self.used: set[Path] = set()
         """The files that frames asked for."""
         self.files: dict[str, Path] = {}
@@ -349,7 +348,6 @@ class Labels:
             self.place, self.files = str(folder), label_files(folder)
             if not self.files:
                 raise DataError(f"'{folder}' holds no labels; PNG files of ids are wanted")
-            self.example = min(self.files.values()).name
         elif labels and bag is None:
             raise DataError(f"there is no folder '{labels}' with labels; a topic needs a bag")
         elif labels and bag is not None:
