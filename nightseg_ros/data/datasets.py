@@ -320,9 +320,7 @@ def list_layout(
     lights = layout.light(root) if callable(layout.light) else layout.light
     if not isinstance(lights, Mapping):
         lights = {'': lights} if lights else {}
-    labels: list[tuple[Fields, Path]] = []
-    if meaning is not None:
-        labels = [*_matches(root, layout.labels, given, layout.names)]
+    labels = [*_matches(root, layout.labels, given, layout.names)] if meaning else []
     wanted = {_key(fields): path for fields, path in labels}
     samples, known, used = [], set(), set()
     for fields, path in _matches(root, layout.images, given, layout.names):
@@ -341,11 +339,9 @@ def list_layout(
         samples.append(Sample(image=path, label=label, source=source, light=light))
     if only and not samples:
         raise DataError(f"nothing in it is of '{only}'; there is {', '.join(sorted(known))}")
-    # of a.png and a.PNG one is not used
-    orphans = [path for _, path in labels if path not in used]
-    if only:
-        orphans = [path for path in orphans if only in path.parts or only in path.name]
-    return samples, orphans
+    # of a.png and a.PNG one is not used; '' is in every name
+    orphans = (path for _, path in labels if path not in used)
+    return samples, [path for path in orphans if only in path.parts or only in path.name]
 
 
 def _key(fields: Fields) -> tuple[tuple[str, str], ...]:
@@ -357,24 +353,20 @@ def _matches(
     root: Path, pattern: str, given: Mapping[str, str], names: str
 ) -> Iterator[tuple[Fields, Path]]:
     """Yield the fields and the path of each visible file that matches, sorted by path."""
-    any_suffix = pattern.endswith('.*')
+    stem, _, suffix = pattern.rpartition('.')
+    suffixes = IMAGE_SUFFIXES if suffix == '*' else (f'.{suffix}',)
     expression = ''
-    for index, part in enumerate(re.split(r'\{(\w+)\}', pattern.removesuffix('.*'))):
+    for index, part in enumerate(re.split(r'\{(\w+)\}', stem)):
         if index % 2 == 0 or part in given:
             expression += re.escape(given[part] if index % 2 else part)
         else:
             expression += f'(?P<{part}>{names if part == "name" else "[^/]+"})'
-    expression += r'\.\w+' if any_suffix else ''
-    stem, suffix = _filled(pattern, given).rsplit('.', 1)
-    # cameras and Windows write .PNG
-    suffix = ''.join(f'[{c.lower()}{c.upper()}]' if c.isalpha() else c for c in suffix)
-    for path in sorted(root.glob(f'{stem}.{suffix}')):
-        if path.name.startswith('.') or (any_suffix and path.suffix.lower() not in IMAGE_SUFFIXES):
-            continue
-        name = path.relative_to(root).with_suffix(path.suffix.lower()).as_posix()
-        match = re.fullmatch(expression, name)
-        if match:
-            yield match.groupdict(), path
+    for path in sorted(root.glob(f'{_filled(stem, given)}.*')):
+        # cameras and Windows write .PNG
+        if path.suffix.lower() in suffixes and not path.name.startswith('.'):
+            match = re.fullmatch(expression, path.relative_to(root).with_suffix('').as_posix())
+            if match:
+                yield match.groupdict(), path
 
 
 def _is_there(root: Path, layout: Layout, given: Mapping[str, str]) -> bool:
