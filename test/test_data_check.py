@@ -109,8 +109,8 @@ def test_all_problems_are_listed(good, tmp_path):
     assert found(f'folder:{good}', taxonomy=CITYSCAPES19) == known
 
 
-def test_files_as_people_have_them(tmp_path):
-    """An é in two forms of Unicode, .PNG, macOS' files beside others, a link to itself."""
+def test_files_as_people_have_them(tmp_path, caplog):
+    """An é in two forms of Unicode, .PNG, macOS' files beside others, HEIC, a link to itself."""
     root = tmp_path / 'set'
     add(root, 'allée_0', 0)
     (root / 'labels' / 'allée_0.png').rename(root / 'labels' / 'allée_0.PNG')
@@ -122,6 +122,9 @@ def test_files_as_people_have_them(tmp_path):
         (root / place / '._allée_1.png').write_bytes(b'\0\5\x16\7')
     for spec in (f'folder:{root}', f'paired:{root}/images:{root}/labels'):
         assert found(spec) == {} and len(open_dataset(spec)) == 2
+    assert not caplog.text
+    (root / 'images' / 'IMG_1.HEIC').touch()
+    assert len(open_dataset(spec)) == 2 and 'not read: files .HEIC' in caplog.text
     (root / 'images' / 'loop.png').symlink_to('loop.png')
     assert found(f'images:{root}/images') == {'picture unreadable': 1}
 

@@ -37,7 +37,7 @@ from nightseg_ros.data.sample import (
     SCENE,
     SEGNET_IDS,
 )
-from nightseg_ros.files import read_text, user_path
+from nightseg_ros.files import LOG, read_text, user_path
 from nightseg_ros.taxonomy import CAMVID11, Taxonomy
 
 LIGHTS = ('day', 'dusk', 'night')
@@ -337,6 +337,13 @@ def list_layout(
         if meaning is not None:
             label = LabelFile(there or root / layout.labels.format(**given, **fields), meaning)
         samples.append(Sample(image=path, label=label, source=source, light=light))
+    others = {
+        path.suffix
+        for path in root.glob(_filled(layout.images, given))
+        if path.suffix.lower() not in IMAGE_SUFFIXES and path.name[0] != '.' and path.is_file()
+    }
+    if others:
+        LOG.warning("'%s': not read: files %s", root / fixed, ', '.join(sorted(others)))
     if only and not samples:
         raise DataError(f"nothing in it is of '{only}'; there is {', '.join(sorted(known))}")
     # of a.png and a.PNG one is not used; '' is in every name
