@@ -158,7 +158,7 @@ def _settings(
     """Return what the bytes of the result depend on, in JSON types."""
     elsewhere = ('out', 'force', 'sheet', 'ratio', 'count')
     settings = {key: v for key, v in to_mapping(config).items() if key not in elsewhere}
-    settings |= {
+    return settings | {
         'version': 1,
         'count': len(chosen),
         'ratio': round(len(chosen) / len(days), 6),
@@ -168,7 +168,6 @@ def _settings(
         'weights': '' if weights is None else weights.path.name,
         'weights_sha256': '' if weights is None else weights.sha256,
     }
-    return {key: json.loads(json.dumps(value)) for key, value in settings.items()}
 
 
 def _is_ours(folder: Path) -> bool:
