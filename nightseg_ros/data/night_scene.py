@@ -162,15 +162,13 @@ def split_sky(linear: Array, scene: Scene) -> tuple[Array, Array]:
     """
     height, width = scene.roles.shape
     sky = scene.roles == Role.SKY
-    count = int(sky.sum())
-    if count == 0:
+    if not sky.any():
         return np.zeros((height, width), np.float32), linear
-    size = (scene.coarse.shape[1], scene.coarse.shape[0])
     sky_f = sky.astype(np.float32)
     # weights by the square of blue: a label that spills over a roof barely colours S
     blue = cv2.extractChannel(linear, 2)
-    weight = cv2.resize(sky_f * blue * blue, size, interpolation=cv2.INTER_AREA)
-    small = cv2.resize(linear, size, interpolation=cv2.INTER_AREA)
+    weight = coarse_mean(sky_f * blue * blue, scene)
+    small = coarse_mean(linear, scene)
     sigma = 8.0
     total = cv2.GaussianBlur(weight, (0, 0), sigma) + 1e-5
     local = cv2.GaussianBlur(small * weight[..., None], (0, 0), sigma) / total[..., None]
