@@ -181,8 +181,7 @@ def split_sky(linear: Array, scene: Scene) -> tuple[Array, Array]:
     distance = cv2.distanceTransform((~sky).astype(np.uint8), cv2.DIST_L2, 3)
     reach = np.array([FRINGE.get(role, FRINGE_ELSEWHERE) for role in Role], np.float32)
     inverse = (480.0 / max(width, 64)) / reach
-    table = np.pad(inverse, (0, 256 - len(inverse))).astype(np.float32)
-    fringe = np.clip(1.5 - cv2.multiply(distance, cv2.LUT(scene.roles, table)), 0.0, 1.0)
+    fringe = np.clip(1.5 - cv2.multiply(distance, inverse[scene.roles]), 0.0, 1.0)
     outside = cv2.multiply(smoothstep(ratio, 0.30, 0.90), fringe)
     alpha: Array = np.where(sky, inside, outside)
     matte = cv2.merge((alpha, alpha, alpha))
