@@ -175,8 +175,10 @@ def test_ids_of_another_taxonomy_are_refused(root):
 def ids_of(encoding: Encoding, *names: str) -> np.ndarray:
     """Return a label image, 4 columns for each name, as the data set stores it (RGB)."""
     codes = {name: code for code, name in encoding.names.items()}
-    columns = np.array([codes[name] for name in names], np.uint8)
-    return np.repeat(np.repeat(columns[None], 4, axis=1), 6, axis=0)
+    columns = np.array([codes[name] for name in names])
+    if encoding.color:
+        columns = columns[:, None] >> [16, 8, 0] & 255
+    return np.repeat(np.repeat(columns.astype(np.uint8)[None], 4, axis=1), 6, axis=0)
 
 
 def picture(width: int) -> np.ndarray:
