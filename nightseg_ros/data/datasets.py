@@ -139,7 +139,7 @@ class Layout:
     """Every picture's; the field ``{source}`` if ''."""
     splits: str = '*'
     """Splits that lie so, as for ``fnmatch``."""
-    unlabelled: str = ''
+    unlabelled: str | None = None
     """Split whose labels are not published."""
     names: str = '[^/]+'
     """Regular expression of the field ``{name}``."""
@@ -294,8 +294,7 @@ def _published(name: str, root: Path, split: str, only: str, taxonomy: Taxonomy)
     if not layouts:
         splits = ', '.join(layout.splits for layout in PUBLISHED[name] if layout.splits)
         raise DataError(f"it has the splits {splits}, got '{split}'")
-    if split:
-        layouts = [replace(x, encoding=None) if x.unlabelled == split else x for x in layouts]
+    layouts = [replace(x, encoding=None) if x.unlabelled == split else x for x in layouts]
     given = {'split': split}
     layout = next((x for x in layouts if _is_there(root, x, given)), layouts[0])
     if not split and '{split}' in layout.images:
