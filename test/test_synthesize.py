@@ -123,7 +123,7 @@ def test_a_folder_of_other_settings_or_files_is_refused_and_stays(days, tmp_path
     out = tmp_path / 'out'
     out.mkdir()
     (out / 'notes.txt').write_text('mine')
-    with pytest.raises(DataError, match='not made by'):
+    with pytest.raises(DataError, match='did not write'):
         synthesize(config(days, out))
     assert files_of(out).keys() == {'notes.txt'}
     (out / 'notes.txt').unlink()
