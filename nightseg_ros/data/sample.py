@@ -19,7 +19,6 @@ from unicodedata import normalize
 import zlib
 
 import cv2
-from nightseg_ros.files import replace_file
 from nightseg_ros.perception.frame import check_picture, decode_file, FrameError, PNG
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19, TAXONOMIES, Taxonomy, UNLABELLED
 import numpy as np
@@ -375,8 +374,3 @@ def _plain_grey(content: bytes) -> tuple[bytes, int]:
 def encode_labels(labels: npt.NDArray[np.uint8]) -> bytes:
     """Return uint8 [H, W] ids as a PNG."""
     return cv2.imencode('.png', labels)[1].tobytes()
-
-
-def write_labels(path: Path, labels: npt.NDArray[np.uint8]) -> None:
-    """Write uint8 [H, W] ids as a PNG, whole or not at all; ``OSError`` where the disk is full."""
-    replace_file(path, encode_labels(labels))
