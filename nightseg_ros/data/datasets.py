@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import partial
 import glob
 import json
 from pathlib import Path
@@ -173,36 +174,29 @@ def _bdd_lights(root: Path) -> dict[str, str]:
     return lights
 
 
-_CAMVID_LIGHTS = {'0001TP': 'dusk', 'dusk': 'dusk', '': 'day'}
+_CAMVID = partial(Layout, light={'0001TP': 'dusk', 'dusk': 'dusk', '': 'day'}, source=_drive)
+_BDD = partial(Layout, light=_bdd_lights, source='bdd100k', unlabelled='test')
 _ACDC = 'rgb_anon/{light}/{split}/{source}/{name}_rgb'
 _ACDC_LIGHTS = {'night': 'night', 'fog': 'day', 'rain': 'day', 'snow': 'day'}
 _ZURICH = 'rgb_anon/{split}/{light}/{source}/{name}'
 _ZURICH_LIGHTS = {'day': 'day', 'twilight': 'dusk', 'night': 'night'}
-_COMMA10K = Layout('imgs/{name}.png', 'masks/{name}.png', COMMA10K_COLORS, None, _device)
+_COMMA10K = partial(Layout, 'imgs/{name}.png', 'masks/{name}.png', COMMA10K_COLORS, None, _device)
 
 #: The layouts of ``ADAPTER:ROOT:SPLIT``: of those for a split the first whose folders are there.
 #: ONLY is a light, or what the source is: a drive, a city, a camera.
 PUBLISHED: dict[str, tuple[Layout, ...]] = {
     # 11 classes; the last is SegNet's copy. Settings are chosen on a drive not trained on
     'camvid': (
-        Layout(
-            '{split}/images/{name}.*', '{split}/labels/{name}.png', own_ids(CAMVID11),
-            _CAMVID_LIGHTS, _drive,
-        ),
-        Layout(
-            '{split}/{name}.*', '{split}annot/{name}.png', SEGNET_IDS, _CAMVID_LIGHTS, _drive
-        ),
+        _CAMVID('{split}/images/{name}.*', '{split}/labels/{name}.png', own_ids(CAMVID11)),
+        _CAMVID('{split}/{name}.*', '{split}annot/{name}.png', SEGNET_IDS),
     ),
     # 32 classes as coloured *_L.png: the original folders, or those of a split
     'camvid32': (
-        Layout(
+        _CAMVID(
             '701_StillsRaw_full/{name}.*', 'LabeledApproved_full/{name}_L.png', CAMVID32_COLORS,
-            _CAMVID_LIGHTS, _drive, splits='',
+            splits='',
         ),
-        Layout(
-            '{split}/{name}.*', '{split}_labels/{name}_L.png', CAMVID32_COLORS, _CAMVID_LIGHTS,
-            _drive, splits='?*',
-        ),
+        _CAMVID('{split}/{name}.*', '{split}_labels/{name}_L.png', CAMVID32_COLORS, splits='?*'),
     ),
     # the published labels of the test cities hold void; or pictures of a city and train ids alone
     'cityscapes': (
@@ -222,19 +216,17 @@ PUBLISHED: dict[str, tuple[Layout, ...]] = {
     ),
     # 10,000 labelled images, the old release as well
     'bdd10k': (
-        Layout(
+        _BDD(
             'images/10k/{split}/{name}.jpg', 'labels/sem_seg/masks/{split}/{name}.png',
-            CITYSCAPES_TRAIN_IDS, _bdd_lights, 'bdd100k', unlabelled='test',
+            CITYSCAPES_TRAIN_IDS,
         ),
-        Layout(
+        _BDD(
             'seg/images/{split}/{name}.jpg', 'seg/labels/{split}/{name}_train_id.png',
-            CITYSCAPES_TRAIN_IDS, _bdd_lights, 'bdd100k', unlabelled='test',
+            CITYSCAPES_TRAIN_IDS,
         ),
     ),
     # 100,000 images without masks
-    'bdd100k': (
-        Layout('images/100k/{split}/{name}.jpg', light=_bdd_lights, source='bdd100k'),
-    ),
+    'bdd100k': (_BDD('images/100k/{split}/{name}.jpg'),),
     # four conditions, of which night is night; *_ref are the same places in good daylight
     'acdc': (
         Layout(
@@ -280,9 +272,9 @@ PUBLISHED: dict[str, tuple[Layout, ...]] = {
     ),
     # names that end in 9 are for validation
     'comma10k': (
-        replace(_COMMA10K, splits=''),
-        replace(_COMMA10K, splits='train', names='.*[^9]'),
-        replace(_COMMA10K, splits='val', names='.*9'),
+        _COMMA10K(splits=''),
+        _COMMA10K(splits='train', names='.*[^9]'),
+        _COMMA10K(splits='val', names='.*9'),
     ),
 }  # fmt: skip
 _DEFAULT_SPLITS = {'nighttime_driving': 'test', 'kitti': 'training'}
