@@ -31,11 +31,9 @@ def scene(seed: int, height: int = 60, width: int = 80) -> np.ndarray:
     return np.clip(blobs + rng.normal(0, 4, blobs.shape), 0, 255).astype(np.uint8)
 
 
-def add(root: Path, stem: str, seed: int, label: np.ndarray | None = None) -> None:
+def add(root: Path, stem: str, seed: int) -> None:
     imwrite(root / 'images' / f'{stem}.png', scene(seed))
-    imwrite(
-        root / 'labels' / f'{stem}.png', np.full((60, 80), 3, np.uint8) if label is None else label
-    )
+    imwrite(root / 'labels' / f'{stem}.png', np.full((60, 80), 3, np.uint8))
 
 
 @pytest.fixture

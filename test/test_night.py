@@ -3,6 +3,7 @@
 """The physical night: sky, light, determinism, sizes, refusals and stylisation."""
 
 import dataclasses
+from typing import Any
 from unittest.mock import patch
 
 from hypothesis import given, settings
@@ -60,22 +61,6 @@ def night_of(
     return synthesize_night(image, labels, np.random.default_rng(seed), config)
 
 
-#: A camera without chance: nothing but exposure and tone.
-PLAIN = CameraRanges(
-    median=(60.0, 60.0), black=(0.0, 0.0), gamma=(2.2, 2.2), white=(2.0, 2.0), adapt=(0.0, 0.0),
-    warmth=(0.0, 0.0), green=(0.0, 0.0), saturation=(1.0, 1.0), halo=(1e-6, 1e-6),
-    streak=(0.0, 0.0), vignette=(0.0, 0.0), blur=(0.0, 0.0), motion=(0.0, 0.0),
-    noise=(0.0, 0.0), chroma=(0.0, 0.0), jpeg=(99, 99),
-)  # fmt: skip
-#: Diffuse light alone.
-DIFFUSE = LightRanges(
-    ambient=(1.0, 1.0), flatten=(0.0, 0.0), sky=(0.1, 0.1), sky_glow=(0.0, 0.0), lamps=(0, 0),
-    head_lamps=(0.0, 0.0), windows=(-1.0, -1.0), traffic=(0.0, 0.0), signals=(0.0, 0.0),
-    glints=(0, 0), wet=(0.0, 0.0), tree=(1.0, 1.0), leaves=(-1.0, -1.0), ground=(1.0, 1.0),
-    variety=(0.0, 0.0),
-)  # fmt: skip
-
-
 @pytest.mark.parametrize('look', sorted(PRESETS))
 def test_a_preset_makes_repeatable_nights_with_a_dark_sky(look):
     image, labels = street()
@@ -99,12 +84,19 @@ def test_a_preset_makes_repeatable_nights_with_a_dark_sky(look):
     assert sum(a < 1.1 * b for a, b in zip(skies, roads)) >= 9
 
 
+def fixed(ranges: type[Any], **values: float) -> Any:
+    """Return ranges without chance; what is not given is 0."""
+    return ranges(**{f.name: (values.get(f.name, 0),) * 2 for f in dataclasses.fields(ranges)})
+
+
 def brightness(
-    image: np.ndarray, labels: np.ndarray, camera: CameraRanges | None = None, **ranges: float
+    image: np.ndarray, labels: np.ndarray, halo: float = 1e-6, **lights: float
 ) -> np.ndarray:
-    """Return the luma of a night in which nothing but the given light is there."""
-    light = dataclasses.replace(DIFFUSE, **{key: (v, v) for key, v in ranges.items()})
-    with patch.dict(PRESETS, dark=NightPreset(light=light, camera=camera or PLAIN)):
+    """Return the luma of a night without chance, of diffuse light and ``lights`` alone."""
+    light = fixed(LightRanges, **{'ambient': 1, 'sky': 0.1, 'tree': 1, 'ground': 1, **lights})
+    tone = {'median': 60, 'gamma': 2.2, 'white': 2, 'saturation': 1, 'jpeg': 99}
+    preset = NightPreset(light=light, camera=fixed(CameraRanges, halo=halo, **tone))
+    with patch.dict(PRESETS, dark=preset):
         return luma(night_of(image, labels, 2, NightConfig(mixture={'dark': 1.0})))
 
 
@@ -125,8 +117,7 @@ def test_each_light_does_what_it_says():
     assert wet[road].mean() > lit[road].mean() + 3
     sharp = brightness(image, labels, glints=40, traffic=1.0)
     assert (sharp > 220).sum() > (plain > 220).sum()
-    hazy_camera = dataclasses.replace(PLAIN, halo=(0.3, 0.3))
-    hazy = brightness(image, labels, hazy_camera, glints=40, traffic=1.0)
+    hazy = brightness(image, labels, halo=0.3, glints=40, traffic=1.0)
     assert hazy.mean() > sharp.mean() + 1.0 and (hazy >= sharp - 2.0).mean() > 0.99
 
 
