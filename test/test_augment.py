@@ -127,16 +127,13 @@ def test_crops_avoid_a_single_class():
 
 
 @pytest.mark.parametrize('night_share', [0.0, 1.0])
-def test_a_sample_is_repeatable_and_padded_with_the_neutral_colour(night_share):
+def test_a_sample_is_padded_with_the_neutral_colour(night_share):
     image, labels = coded(120, 160, 1)
     config = AugmentConfig(crop=(240, 320), scale=(0.5, 0.5), night_share=night_share)
-    first, classes = augment(image, labels, np.random.default_rng(9), config)
-    again, same = augment(image, labels, np.random.default_rng(9), config)
-    np.testing.assert_array_equal(first, again)
-    np.testing.assert_array_equal(classes, same)
-    assert first.shape == (240, 320, 3) and classes.shape == (240, 320)
-    assert first.dtype == classes.dtype == np.uint8
-    neutral = (first == PADDING).all(axis=2)
+    sample, classes = augment(image, labels, np.random.default_rng(9), config)
+    assert sample.shape == (240, 320, 3) and classes.shape == (240, 320)
+    assert sample.dtype == classes.dtype == np.uint8
+    neutral = (sample == PADDING).all(axis=2)
     assert int(neutral.sum()) >= 240 * 320 - 60 * 80 - 50
     assert (classes[neutral] == UNLABELLED).mean() > 0.999
 

@@ -21,13 +21,7 @@ from typing import Any
 
 import cv2
 from nightseg_ros.data.datasets import list_dataset, parse_spec
-from nightseg_ros.data.sample import (
-    DataError,
-    describe_unknown,
-    read_image,
-    read_stored,
-    Sample,
-)
+from nightseg_ros.data.sample import DataError, describe_unknown, read_image, read_stored, Sample
 from nightseg_ros.perception.frame import decode_file
 from nightseg_ros.taxonomy import CAMVID11, Taxonomy, UNLABELLED
 import numpy as np

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import partial
 import glob
 import json
 from pathlib import Path
@@ -37,7 +38,7 @@ from nightseg_ros.data.sample import (
     SCENE,
     SEGNET_IDS,
 )
-from nightseg_ros.files import read_text, user_path
+from nightseg_ros.files import LOG, read_text, user_path
 from nightseg_ros.taxonomy import CAMVID11, Taxonomy
 
 LIGHTS = ('day', 'dusk', 'night')
@@ -139,7 +140,7 @@ class Layout:
     """Every picture's; the field ``{source}`` if ''."""
     splits: str = '*'
     """Splits that lie so, as for ``fnmatch``."""
-    unlabelled: str = ''
+    unlabelled: str | None = None
     """Split whose labels are not published."""
     names: str = '[^/]+'
     """Regular expression of the field ``{name}``."""
@@ -173,36 +174,29 @@ def _bdd_lights(root: Path) -> dict[str, str]:
     return lights
 
 
-_CAMVID_LIGHTS = {'0001TP': 'dusk', 'dusk': 'dusk', '': 'day'}
+_CAMVID = partial(Layout, light={'0001TP': 'dusk', 'dusk': 'dusk', '': 'day'}, source=_drive)
+_BDD = partial(Layout, light=_bdd_lights, source='bdd100k', unlabelled='test')
 _ACDC = 'rgb_anon/{light}/{split}/{source}/{name}_rgb'
 _ACDC_LIGHTS = {'night': 'night', 'fog': 'day', 'rain': 'day', 'snow': 'day'}
 _ZURICH = 'rgb_anon/{split}/{light}/{source}/{name}'
 _ZURICH_LIGHTS = {'day': 'day', 'twilight': 'dusk', 'night': 'night'}
-_COMMA10K = Layout('imgs/{name}.png', 'masks/{name}.png', COMMA10K_COLORS, None, _device)
+_COMMA10K = partial(Layout, 'imgs/{name}.png', 'masks/{name}.png', COMMA10K_COLORS, None, _device)
 
 #: The layouts of ``ADAPTER:ROOT:SPLIT``: of those for a split the first whose folders are there.
 #: ONLY is a light, or what the source is: a drive, a city, a camera.
 PUBLISHED: dict[str, tuple[Layout, ...]] = {
     # 11 classes; the last is SegNet's copy. Settings are chosen on a drive not trained on
     'camvid': (
-        Layout(
-            '{split}/images/{name}.*', '{split}/labels/{name}.png', own_ids(CAMVID11),
-            _CAMVID_LIGHTS, _drive,
-        ),
-        Layout(
-            '{split}/{name}.*', '{split}annot/{name}.png', SEGNET_IDS, _CAMVID_LIGHTS, _drive
-        ),
+        _CAMVID('{split}/images/{name}.*', '{split}/labels/{name}.png', own_ids(CAMVID11)),
+        _CAMVID('{split}/{name}.*', '{split}annot/{name}.png', SEGNET_IDS),
     ),
     # 32 classes as coloured *_L.png: the original folders, or those of a split
     'camvid32': (
-        Layout(
+        _CAMVID(
             '701_StillsRaw_full/{name}.*', 'LabeledApproved_full/{name}_L.png', CAMVID32_COLORS,
-            _CAMVID_LIGHTS, _drive, splits='',
+            splits='',
         ),
-        Layout(
-            '{split}/{name}.*', '{split}_labels/{name}_L.png', CAMVID32_COLORS, _CAMVID_LIGHTS,
-            _drive, splits='?*',
-        ),
+        _CAMVID('{split}/{name}.*', '{split}_labels/{name}_L.png', CAMVID32_COLORS, splits='?*'),
     ),
     # the published labels of the test cities hold void; or pictures of a city and train ids alone
     'cityscapes': (
@@ -222,19 +216,17 @@ PUBLISHED: dict[str, tuple[Layout, ...]] = {
     ),
     # 10,000 labelled images, the old release as well
     'bdd10k': (
-        Layout(
+        _BDD(
             'images/10k/{split}/{name}.jpg', 'labels/sem_seg/masks/{split}/{name}.png',
-            CITYSCAPES_TRAIN_IDS, _bdd_lights, 'bdd100k', unlabelled='test',
+            CITYSCAPES_TRAIN_IDS,
         ),
-        Layout(
+        _BDD(
             'seg/images/{split}/{name}.jpg', 'seg/labels/{split}/{name}_train_id.png',
-            CITYSCAPES_TRAIN_IDS, _bdd_lights, 'bdd100k', unlabelled='test',
+            CITYSCAPES_TRAIN_IDS,
         ),
     ),
     # 100,000 images without masks
-    'bdd100k': (
-        Layout('images/100k/{split}/{name}.jpg', light=_bdd_lights, source='bdd100k'),
-    ),
+    'bdd100k': (_BDD('images/100k/{split}/{name}.jpg'),),
     # four conditions, of which night is night; *_ref are the same places in good daylight
     'acdc': (
         Layout(
@@ -280,9 +272,9 @@ PUBLISHED: dict[str, tuple[Layout, ...]] = {
     ),
     # names that end in 9 are for validation
     'comma10k': (
-        replace(_COMMA10K, splits=''),
-        replace(_COMMA10K, splits='train', names='.*[^9]'),
-        replace(_COMMA10K, splits='val', names='.*9'),
+        _COMMA10K(splits=''),
+        _COMMA10K(splits='train', names='.*[^9]'),
+        _COMMA10K(splits='val', names='.*9'),
     ),
 }  # fmt: skip
 _DEFAULT_SPLITS = {'nighttime_driving': 'test', 'kitti': 'training'}
@@ -294,8 +286,7 @@ def _published(name: str, root: Path, split: str, only: str, taxonomy: Taxonomy)
     if not layouts:
         splits = ', '.join(layout.splits for layout in PUBLISHED[name] if layout.splits)
         raise DataError(f"it has the splits {splits}, got '{split}'")
-    if split:
-        layouts = [replace(x, encoding=None) if x.unlabelled == split else x for x in layouts]
+    layouts = [replace(x, encoding=None) if x.unlabelled == split else x for x in layouts]
     given = {'split': split}
     layout = next((x for x in layouts if _is_there(root, x, given)), layouts[0])
     if not split and '{split}' in layout.images:
@@ -320,9 +311,7 @@ def list_layout(
     lights = layout.light(root) if callable(layout.light) else layout.light
     if not isinstance(lights, Mapping):
         lights = {'': lights} if lights else {}
-    labels: list[tuple[Fields, Path]] = []
-    if meaning is not None:
-        labels = [*_matches(root, layout.labels, given, layout.names)]
+    labels = [*_matches(root, layout.labels, given, layout.names)] if meaning else []
     wanted = {_key(fields): path for fields, path in labels}
     samples, known, used = [], set(), set()
     for fields, path in _matches(root, layout.images, given, layout.names):
@@ -339,13 +328,18 @@ def list_layout(
         if meaning is not None:
             label = LabelFile(there or root / layout.labels.format(**given, **fields), meaning)
         samples.append(Sample(image=path, label=label, source=source, light=light))
+    others = {
+        path.suffix
+        for path in root.glob(_filled(layout.images, given))
+        if path.suffix.lower() not in IMAGE_SUFFIXES and path.name[0] != '.' and path.is_file()
+    }
+    if others:
+        LOG.warning("'%s': not read: files %s", root / fixed, ', '.join(sorted(others)))
     if only and not samples:
         raise DataError(f"nothing in it is of '{only}'; there is {', '.join(sorted(known))}")
-    # of a.png and a.PNG one is not used
-    orphans = [path for _, path in labels if path not in used]
-    if only:
-        orphans = [path for path in orphans if only in path.parts or only in path.name]
-    return samples, orphans
+    # of a.png and a.PNG one is not used; '' is in every name
+    orphans = (path for _, path in labels if path not in used)
+    return samples, [path for path in orphans if only in path.parts or only in path.name]
 
 
 def _key(fields: Fields) -> tuple[tuple[str, str], ...]:
@@ -357,24 +351,20 @@ def _matches(
     root: Path, pattern: str, given: Mapping[str, str], names: str
 ) -> Iterator[tuple[Fields, Path]]:
     """Yield the fields and the path of each visible file that matches, sorted by path."""
-    any_suffix = pattern.endswith('.*')
+    stem, _, suffix = pattern.rpartition('.')
+    suffixes = IMAGE_SUFFIXES if suffix == '*' else (f'.{suffix}',)
     expression = ''
-    for index, part in enumerate(re.split(r'\{(\w+)\}', pattern.removesuffix('.*'))):
+    for index, part in enumerate(re.split(r'\{(\w+)\}', stem)):
         if index % 2 == 0 or part in given:
             expression += re.escape(given[part] if index % 2 else part)
         else:
             expression += f'(?P<{part}>{names if part == "name" else "[^/]+"})'
-    expression += r'\.\w+' if any_suffix else ''
-    stem, suffix = _filled(pattern, given).rsplit('.', 1)
-    # cameras and Windows write .PNG
-    suffix = ''.join(f'[{c.lower()}{c.upper()}]' if c.isalpha() else c for c in suffix)
-    for path in sorted(root.glob(f'{stem}.{suffix}')):
-        if path.name.startswith('.') or (any_suffix and path.suffix.lower() not in IMAGE_SUFFIXES):
-            continue
-        name = path.relative_to(root).with_suffix(path.suffix.lower()).as_posix()
-        match = re.fullmatch(expression, name)
-        if match:
-            yield match.groupdict(), path
+    for path in sorted(root.glob(f'{_filled(stem, given)}.*')):
+        # cameras and Windows write .PNG
+        if path.suffix.lower() in suffixes and not path.name.startswith('.'):
+            match = re.fullmatch(expression, path.relative_to(root).with_suffix('').as_posix())
+            if match:
+                yield match.groupdict(), path
 
 
 def _is_there(root: Path, layout: Layout, given: Mapping[str, str]) -> bool:

@@ -73,8 +73,7 @@ def _relight(
 
     lamps = lights.place_lamps(scene, ranges, rng)
     light = lights.lamp_light(scene, lamps)
-    head = lights.head_light(scene, uniform(rng, ranges.head_lamps), rng)
-    light += head
+    light += lights.head_light(scene, uniform(rng, ranges.head_lamps), rng)
     ambient = log_uniform(rng, ranges.ambient)
     tint = lights.lamp_color(float(rng.uniform(2200.0, 8000.0)))
     light += ambient * tint * _clouds(scene.coarse.shape, 0.35, rng)[..., None]
@@ -84,8 +83,7 @@ def _relight(
     shares[[Role.ROAD, Role.PAVEMENT]] *= log_uniform(rng, ranges.ground)
     shares[Role.TREE] = log_uniform(rng, ranges.tree)
     shares[Role.SIGN] *= log_uniform(rng, (0.7, 5.0))
-    share = cv2.LUT(scene.roles, np.pad(shares, (0, 256 - len(shares))).astype(np.float32))
-    share = cv2.GaussianBlur(share, (3, 3), 0)
+    share = cv2.GaussianBlur(shares[scene.roles], (3, 3), 0)
     full = cv2.resize(light, (width, height), interpolation=cv2.INTER_LINEAR)
     cv2.multiply(full, before, dst=full)
     radiance: Array = cv2.multiply(full, cv2.merge((share,) * 3), dst=full)
@@ -174,10 +172,9 @@ def _photograph(
     white = log_uniform(rng, camera.white)
     median = uniform(rng, camera.median)
     black = min(uniform(rng, camera.black), 0.8 * median)
-    levels = _tone(np.linspace(0.0, 1.0, 4096) ** 2 * _CEILING, white, uniform(rng, camera.gamma))
-    wanted, veil = np.interp(
-        [median / 255.0, black / 255.0], levels, np.linspace(0.0, 1.0, 4096) ** 2 * _CEILING
-    )
+    linear = np.linspace(0.0, 1.0, 4096) ** 2 * _CEILING
+    levels = _tone(linear, white, uniform(rng, camera.gamma))
+    wanted, veil = np.interp([median / 255.0, black / 255.0], levels, linear)
     gain = float((wanted - veil) / max(float(np.median(small @ _LUMA)), 1e-6))
 
     # lights shine whatever the exposure: a camera opened wide for the dark only clips them more

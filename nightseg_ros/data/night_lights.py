@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import cv2
 from nightseg_ros.data.night_presets import count, LightRanges, log_uniform, uniform
-from nightseg_ros.data.night_scene import Array, CAMERA_HEIGHT, Role, Scene, STRIDE
+from nightseg_ros.data.night_scene import Array, CAMERA_HEIGHT, coarse_mean, Role, Scene, STRIDE
 import numpy as np
 
 # linear RGB of black bodies, clipped to sRGB's gamut and scaled to luminance 1 (Rec. 709)
@@ -91,9 +91,6 @@ def lamp_light(scene: Scene, lamps: Lamps) -> Array:
     Inverse square of the distance times a cosine: that of the angle to the vertical on the
     ground, a constant on upright things, less above the lamp's shade.
     """
-    h, w = scene.coarse.shape
-    if len(lamps.x) == 0:
-        return np.zeros((h, w, 3), np.float32)
     dx = scene.x[None] - lamps.x[:, None, None]
     dy = lamps.y[:, None, None] - scene.y[None]
     dz = scene.z[None] - lamps.z[:, None, None]
@@ -107,7 +104,6 @@ def lamp_light(scene: Scene, lamps: Lamps) -> Array:
 
 def head_light(scene: Scene, strength: float, rng: np.random.Generator) -> Array:
     """Return the light of the own head lamps on each cell, float32 [h, w, 3]."""
-    h, w = scene.coarse.shape
     azimuth = scene.x / scene.z - float(rng.normal(0.0, 0.05))
     down = np.clip((CAMERA_HEIGHT - scene.y) / scene.z, -1.0, 1.0)
     wide = float(rng.uniform(0.18, 0.5))
@@ -117,7 +113,7 @@ def head_light(scene: Scene, strength: float, rng: np.random.Generator) -> Array
     beam = np.exp(-((azimuth / wide) ** 2)) * cut / (1.0 + (scene.z / reach) ** 2)
     beam *= strength * (1.0 - 0.7 * np.exp(-((scene.z / 3.5) ** 2)))
     color = lamp_color(float(rng.uniform(3000.0, 6500.0)))
-    return np.asarray(beam.reshape(h, w, 1) * color, np.float32)
+    return np.asarray(beam[..., None] * color, np.float32)
 
 
 def draw_lamps(canvas: Array, scene: Scene, lamps: Lamps, rng: np.random.Generator) -> None:
@@ -181,7 +177,7 @@ def draw_windows(
     if not low.any():
         return
     height, width = luma.shape
-    small = cv2.resize(luma, (w, h), interpolation=cv2.INTER_AREA)
+    small = coarse_mean(luma, scene)
     mean = cv2.resize(cv2.blur(small, (9, 9)), (width, height), interpolation=cv2.INTER_LINEAR)
     full = cv2.resize(low, (width, height), interpolation=cv2.INTER_NEAREST)
     rows, columns = np.nonzero((full > 0.0) & (scene.roles == Role.BUILDING))

@@ -209,15 +209,13 @@ class NightConfig:
     def draw(self, rng: np.random.Generator) -> tuple[LightRanges, CameraRanges]:
         """Draw the family of the lights and that of the camera."""
         first = self._draw_one(rng)
-        if rng.random() < CROSSOVER:
-            return first.light, self._draw_one(rng).camera
-        return first.light, first.camera
+        second = self._draw_one(rng) if rng.random() < CROSSOVER else first
+        return first.light, second.camera
 
     def _draw_one(self, rng: np.random.Generator) -> NightPreset:
-        names = list(self.mixture)
-        weights = np.array([self.mixture[name] for name in names])
-        name = names[int(rng.choice(len(names), p=weights / weights.sum()))]
-        return PRESETS[name]
+        weights = np.array([*self.mixture.values()])
+        place = rng.choice(len(weights), p=weights / weights.sum())
+        return PRESETS[[*self.mixture][place]]
 
 
 def uniform(rng: np.random.Generator, limits: Range) -> float:

@@ -162,15 +162,13 @@ def split_sky(linear: Array, scene: Scene) -> tuple[Array, Array]:
     """
     height, width = scene.roles.shape
     sky = scene.roles == Role.SKY
-    count = int(sky.sum())
-    if count == 0:
+    if not sky.any():
         return np.zeros((height, width), np.float32), linear
-    size = (scene.coarse.shape[1], scene.coarse.shape[0])
     sky_f = sky.astype(np.float32)
     # weights by the square of blue: a label that spills over a roof barely colours S
     blue = cv2.extractChannel(linear, 2)
-    weight = cv2.resize(sky_f * blue * blue, size, interpolation=cv2.INTER_AREA)
-    small = cv2.resize(linear, size, interpolation=cv2.INTER_AREA)
+    weight = coarse_mean(sky_f * blue * blue, scene)
+    small = coarse_mean(linear, scene)
     sigma = 8.0
     total = cv2.GaussianBlur(weight, (0, 0), sigma) + 1e-5
     local = cv2.GaussianBlur(small * weight[..., None], (0, 0), sigma) / total[..., None]
@@ -183,8 +181,7 @@ def split_sky(linear: Array, scene: Scene) -> tuple[Array, Array]:
     distance = cv2.distanceTransform((~sky).astype(np.uint8), cv2.DIST_L2, 3)
     reach = np.array([FRINGE.get(role, FRINGE_ELSEWHERE) for role in Role], np.float32)
     inverse = (480.0 / max(width, 64)) / reach
-    table = np.pad(inverse, (0, 256 - len(inverse))).astype(np.float32)
-    fringe = np.clip(1.5 - cv2.multiply(distance, cv2.LUT(scene.roles, table)), 0.0, 1.0)
+    fringe = np.clip(1.5 - cv2.multiply(distance, inverse[scene.roles]), 0.0, 1.0)
     outside = cv2.multiply(smoothstep(ratio, 0.30, 0.90), fringe)
     alpha: Array = np.where(sky, inside, outside)
     matte = cv2.merge((alpha, alpha, alpha))

@@ -57,6 +57,12 @@ def _window(tile: Array, height: int, width: int, rng: np.random.Generator) -> A
     return tile[rows[:, None], columns[None, :]]
 
 
+def _noise(height: int, width: int, luma: float, chroma: float, rng: np.random.Generator) -> Array:
+    """Return float32 [height, width, 3] of noise with deviations of luma and chroma."""
+    fine, blotchy = (_window(tile, height, width, rng) for tile in _tiles())
+    return cv2.addWeighted(fine, luma, blotchy, chroma, 0.0)
+
+
 def texture(height: int, width: int, rng: np.random.Generator) -> Array:
     """Return a random grain of unit deviation and about two pixels, float32 [H, W]."""
     grain = _window(_tiles()[1], height, width, rng)
@@ -73,12 +79,7 @@ def add_noise(image: Bytes, luma: float, chroma: float, rng: np.random.Generator
     """
     if luma <= 0.0 and chroma <= 0.0:
         return image
-    height, width = image.shape[:2]
-    fields = _tiles()
-    noise = cv2.addWeighted(
-        _window(fields[0], height, width, rng), luma, _window(fields[1], height, width, rng),
-        chroma, 0.0,
-    )  # fmt: skip
+    noise = _noise(image.shape[0], image.shape[1], luma, chroma, rng)
     levels = np.arange(256, dtype=np.float32)
     share = np.minimum(1.0, (255.0 - levels) / 30.0) * (1.0 + 0.4 * np.exp(-levels / 40.0))
     deviation = cv2.LUT(image, share.astype(np.float32))
@@ -90,11 +91,7 @@ def add_blotches(image: Bytes, strength: float, rng: np.random.Generator) -> Byt
     if strength <= 0.0:
         return image
     height, width = image.shape[:2]
-    luma, chroma = _tiles()
-    coarse = cv2.addWeighted(
-        _window(luma, -(-height // 4), -(-width // 4), rng), 0.25 * strength,
-        _window(chroma, -(-height // 4), -(-width // 4), rng), strength, 0.0,
-    )  # fmt: skip
+    coarse = _noise(-(-height // 4), -(-width // 4), 0.25 * strength, strength, rng)
     noise = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     return cv2.add(image, noise, dtype=cv2.CV_8U)
 

@@ -19,7 +19,6 @@ from unicodedata import normalize
 import zlib
 
 import cv2
-from nightseg_ros.files import replace_file
 from nightseg_ros.perception.frame import check_picture, decode_file, FrameError, PNG
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19, TAXONOMIES, Taxonomy, UNLABELLED
 import numpy as np
@@ -69,8 +68,9 @@ class Encoding(NamedTuple):
 
     vocabulary: str
     """First part of a key of ``MEANINGS``, or a taxonomy's name."""
-    names: Mapping[int, str] | Mapping[tuple[int, int, int], str]
-    """By id, or by RGB colour."""
+    names: Mapping[int, str]
+    """By id, or by colour as 0xRRGGBB."""
+    color: bool = False
 
 
 #: Cityscapes' labels by id (Cordts et al. 2016); KITTI and NightCity took them over.
@@ -89,34 +89,23 @@ CITYSCAPES_TRAIN_IDS = Encoding('cityscapes', dict(enumerate(CITYSCAPES19.classe
 SEGNET_IDS = Encoding('camvid11', dict(enumerate((*CAMVID11.classes, 'unlabelled'))))
 
 #: CamVid's 32 classes as the original label images store them (Brostow et al. 2009).
-CAMVID32_COLORS = Encoding(
-    'camvid32',
-    {
-        (64, 128, 64): 'animal', (192, 0, 128): 'archway', (0, 128, 192): 'bicyclist',
-        (0, 128, 64): 'bridge', (128, 0, 0): 'building', (64, 0, 128): 'car',
-        (64, 0, 192): 'cart luggage pram', (192, 128, 64): 'child',
-        (192, 192, 128): 'column pole', (64, 64, 128): 'fence',
-        (128, 0, 192): 'lane marking, drivable', (192, 0, 64): 'lane marking, other',
-        (128, 128, 64): 'misc text', (192, 0, 192): 'motorcycle scooter',
-        (128, 64, 64): 'other moving', (64, 192, 128): 'parking block',
-        (64, 64, 0): 'pedestrian', (128, 64, 128): 'road', (128, 128, 192): 'road shoulder',
-        (0, 0, 192): 'sidewalk', (192, 128, 128): 'sign symbol', (128, 128, 128): 'sky',
-        (64, 128, 192): 'suv pickup truck', (0, 0, 64): 'traffic cone',
-        (0, 64, 64): 'traffic light', (192, 64, 128): 'train', (128, 128, 0): 'tree',
-        (192, 128, 192): 'truck bus', (64, 0, 64): 'tunnel', (192, 192, 0): 'vegetation misc',
-        (0, 0, 0): 'void', (64, 192, 0): 'wall',
-    },
-)  # fmt: skip
+CAMVID32_COLORS = Encoding('camvid32', {
+    0x408040: 'animal', 0xC00080: 'archway', 0x0080C0: 'bicyclist', 0x008040: 'bridge',
+    0x800000: 'building', 0x400080: 'car', 0x4000C0: 'cart luggage pram', 0xC08040: 'child',
+    0xC0C080: 'column pole', 0x404080: 'fence', 0x8000C0: 'lane marking, drivable',
+    0xC00040: 'lane marking, other', 0x808040: 'misc text', 0xC000C0: 'motorcycle scooter',
+    0x804040: 'other moving', 0x40C080: 'parking block', 0x404000: 'pedestrian', 0x804080: 'road',
+    0x8080C0: 'road shoulder', 0x0000C0: 'sidewalk', 0xC08080: 'sign symbol', 0x808080: 'sky',
+    0x4080C0: 'suv pickup truck', 0x000040: 'traffic cone', 0x004040: 'traffic light',
+    0xC04080: 'train', 0x808000: 'tree', 0xC080C0: 'truck bus', 0x400040: 'tunnel',
+    0xC0C000: 'vegetation misc', 0x000000: 'void', 0x40C000: 'wall',
+}, color=True)  # fmt: skip
 
 #: comma10k's five categories.
-COMMA10K_COLORS = Encoding(
-    'comma10k',
-    {
-        (0x40, 0x20, 0x20): 'road', (0xFF, 0x00, 0x00): 'lane marking',
-        (0x80, 0x80, 0x60): 'undrivable', (0x00, 0xFF, 0x66): 'movable',
-        (0xCC, 0x00, 0xFF): 'ego car',
-    },
-)  # fmt: skip
+COMMA10K_COLORS = Encoding('comma10k', {
+    0x402020: 'road', 0xFF0000: 'lane marking', 0x808060: 'undrivable', 0x00FF66: 'movable',
+    0xCC00FF: 'ego car',
+}, color=True)  # fmt: skip
 
 #: Vocabulary and taxonomy: the class that each name means, with no entry for 'unlabelled'.
 MEANINGS: dict[tuple[str, str], dict[str, str]] = {
@@ -179,15 +168,13 @@ def label_map(encoding: Encoding, taxonomy: Taxonomy) -> LabelMap:
             f"its labels ('{encoding.vocabulary}') mean nothing in the taxonomy "
             f"'{taxonomy.name}'; they do in {readable or 'none that is known here'}"
         )
-    table: dict[int, int] = {}
-    color = False
-    for value, name in encoding.names.items():
-        if not isinstance(value, int):
-            color, value = True, value[0] << 16 | value[1] << 8 | value[2]
-        table[value] = taxonomy.id_of(means[name]) if name in means else UNLABELLED
-    if not color:
+    table = {
+        value: taxonomy.id_of(means[name]) if name in means else UNLABELLED
+        for value, name in encoding.names.items()
+    }
+    if not encoding.color:
         table[UNLABELLED] = UNLABELLED
-    return LabelMap(taxonomy.name, tuple(sorted(table.items())), color=color)
+    return LabelMap(taxonomy.name, tuple(sorted(table.items())), color=encoding.color)
 
 
 def own_ids(taxonomy: Taxonomy) -> Encoding:
@@ -387,8 +374,3 @@ def _plain_grey(content: bytes) -> tuple[bytes, int]:
 def encode_labels(labels: npt.NDArray[np.uint8]) -> bytes:
     """Return uint8 [H, W] ids as a PNG."""
     return cv2.imencode('.png', labels)[1].tobytes()
-
-
-def write_labels(path: Path, labels: npt.NDArray[np.uint8]) -> None:
-    """Write uint8 [H, W] ids as a PNG, whole or not at all; ``OSError`` where the disk is full."""
-    replace_file(path, encode_labels(labels))

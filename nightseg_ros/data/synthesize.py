@@ -84,13 +84,8 @@ def synthesize(
     labelled([days[index] for index in chosen], "a night keeps the day's labels")
     weights = load_weights(config.weights) if config.weights else None
     settings = _settings(config, days, chosen, weights)
-    if not config.force and out.is_dir() and any(out.iterdir()):
-        before = read_json(out / MANIFEST)
-        entries = before.pop('images', None)
-        if not entries:
-            raise DataError(
-                f"'{out}' exists and was not made by `nightseg synthesize`; give another --out"
-            )
+    before = {} if config.force else read_json(out / MANIFEST)
+    if entries := before.pop('images', None):
         require_same(out, before, settings, DataError, 'another --out, or --force')
         for name in (entry[key] for entry in entries for key in ('image', 'label')):
             if not (out / name).is_file():
@@ -158,7 +153,7 @@ def _settings(
     """Return what the bytes of the result depend on, in JSON types."""
     elsewhere = ('out', 'force', 'sheet', 'ratio', 'count')
     settings = {key: v for key, v in to_mapping(config).items() if key not in elsewhere}
-    settings |= {
+    return settings | {
         'version': 1,
         'count': len(chosen),
         'ratio': round(len(chosen) / len(days), 6),
@@ -168,7 +163,6 @@ def _settings(
         'weights': '' if weights is None else weights.path.name,
         'weights_sha256': '' if weights is None else weights.sha256,
     }
-    return {key: json.loads(json.dumps(value)) for key, value in settings.items()}
 
 
 def _is_ours(folder: Path) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nightseg_ros.config import Limited, Share, to_mapping
 from nightseg_ros.data.datasets import open_all
-from nightseg_ros.data.sample import DataError, read_image, SCENE, write_labels
+from nightseg_ros.data.sample import DataError, encode_labels, read_image, SCENE
 from nightseg_ros.files import read_json
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.outputs import whole_folder
@@ -93,8 +93,8 @@ def write_pseudo_labels(config: PseudoLabelConfig, log: Log = print) -> Path:
         limits = _limits(labels, sure, len(taxonomy), config)
         for sample, best, certain in zip(samples, labels, sure):
             kept = np.where(certain >= limits[best], best, UNLABELLED).astype(np.uint8)
-            write_labels(folder / SCENE / f'{sample.image.stem}.png', best)
-            write_labels(folder / f'{sample.image.stem}.png', kept)
+            (folder / SCENE / f'{sample.image.stem}.png').write_bytes(encode_labels(best))
+            (folder / f'{sample.image.stem}.png').write_bytes(encode_labels(kept))
         for place in (folder, folder / SCENE):
             # what the ids mean, for whoever reads them as another taxonomy
             about = json.dumps(taxonomy.to_dict()) + '\n'
