@@ -119,7 +119,7 @@ def test_nothing_to_train_and_nothing_to_train_on_is_told(data, tmp_path):
     for name, message in ((images, 'has no labels'), (f'folder:{tmp_path}', 'no folder')):
         with pytest.raises(DataError, match=message):
             train_segmenter(tiny_config(name, tmp_path / 'out'), silent)
-    with pytest.raises(ValueError, match="no network 'unet'"):
+    with pytest.raises(ValueError, match="'network': no network 'unet'"):
         train_segmenter(tiny_config(data, tmp_path / 'out', network='unet'), silent)
 
 

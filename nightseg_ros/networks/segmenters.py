@@ -131,11 +131,11 @@ class InvertedResidual(nn.Module):
         return x + y if self.shortcut else y
 
 
-def round_channels(channels: int, width: float, divisor: int = 8) -> int:
+def round_channels(channels: int, width: float) -> int:
     """Scale a channel count, rounded to a multiple of 8 but never down by over 10 %."""
     scaled = channels * width
-    rounded = max(divisor, int(scaled + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * scaled else rounded
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
 def _lite_conv(
