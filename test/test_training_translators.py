@@ -172,6 +172,10 @@ def fast_config(root: Path, out: Path, **changes: Any) -> FastTranslatorConfig:
     return replace(base, **changes)
 
 
+def pairs_config(root: Path, out: Path) -> FastTranslatorConfig:
+    return fast_config(root, out, unpaired=(), loss=paired.FastLossConfig())
+
+
 def night_config(root: Path, out: Path, **changes: Any) -> DayToNightConfig:
     base = DayToNightConfig(
         data=(spec(root, 'day', labels=True),), nights=(spec(root, 'night', labels=True),),
@@ -210,6 +214,7 @@ def train(config: Any, log: Any = silent) -> tuple[Path, ...]:
     [
         (gan_config, ['day_to_night', 'night_to_day'], 'G gan_AB cycle_BA semantic_AB D_A'),
         (fast_config, ['weights'], 'loss color gradient features semantic adversarial D'),
+        (pairs_config, ['weights'], 'loss color gradient features semantic'),
         (night_config, ['weights'], 'loss adversarial low_frequency semantic D'),
         (day_config, ['weights'], 'loss rate'),
     ],
