@@ -102,12 +102,11 @@ class UnpairedCrops(Dataset[Crop]):
         Pictures are scaled to ``long_side`` × ``ZOOM`` pixels, more where the crop (height and
         width) needs it. ``untold`` is the share of crops whose camera is not told.
         """
-        day: dict[str, list[Sample]] = {}
-        night: dict[str, list[Sample]] = {}
+        by_light: dict[str, dict[str, list[Sample]]] = {'day': {}, 'night': {}}
         for sample in samples:
-            if sample.light in ('day', 'night'):
-                side = day if sample.light == 'day' else night
-                side.setdefault(sample.source, []).append(sample)
+            if sample.light in by_light:
+                by_light[sample.light].setdefault(sample.source, []).append(sample)
+        day, night = by_light.values()
         self.cameras = tuple(sorted(day.keys() & night.keys()))
         if not self.cameras:
             raise DataError(
@@ -117,7 +116,7 @@ class UnpairedCrops(Dataset[Crop]):
                 'a camera is the part of a file name before the first _, and the light is the '
                 "data set's (images:FOLDER:day)"
             )
-        if untimed := sum(sample.light not in ('day', 'night') for sample in samples):
+        if untimed := sum(sample.light not in by_light for sample in samples):
             log(f'left out, since they are called neither day nor night: {untimed} pictures')
         if left_out := sorted(day.keys() ^ night.keys()):
             log(f'left out, since only day or only night is there: {", ".join(left_out)}')
@@ -212,7 +211,6 @@ class ImagePool:
     """
 
     def __init__(self, size: int, seed: int) -> None:
-        """Start empty."""
         self._size, self._seed = size, seed
         self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
 
