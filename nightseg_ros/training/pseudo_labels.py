@@ -50,8 +50,9 @@ class PseudoLabelConfig(Limited):
 
     def __post_init__(self) -> None:
         Limited.__post_init__(self)
-        if not self.teacher:
-            raise ValueError("'teacher' names no weights")
+        for name in ('data', 'teacher'):
+            if not getattr(self, name):
+                raise ValueError(f"'{name}' names nothing")
         if not self.scales or min(self.scales) <= 0:
             raise ValueError(f"'scales' must be positive factors, got {self.scales}")
 
