@@ -286,11 +286,7 @@ class FastGenerator(nn.Module):
         Indexing and slicing would say the same, at several times the cost in OpenVINO.
         """
         three, four = torch.eye(3), torch.full((1, 4), 0.25)
-        unshuffle = torch.zeros(12, 3, 2, 2)
-        for channel in range(3):
-            for place in range(4):
-                unshuffle[channel * 4 + place, channel, place // 2, place % 2] = 1
-        self.unshuffle = _fixed(unshuffle)
+        self.unshuffle = _fixed(torch.eye(12).view(12, 3, 2, 2))
         self.quad_mean = _fixed_1x1(torch.kron(three, four))
         self.quad_luma = _fixed_1x1(torch.eye(4).repeat(1, 3) / 3)
         self.four = _fixed_1x1(torch.ones(4, 1))
@@ -300,15 +296,12 @@ class FastGenerator(nn.Module):
         self.sum_of_bins = _fixed_1x1(torch.eye(COEFFICIENTS).repeat(1, self.bins))
         # for each colour four products: smooth × gain, band × gain, chroma × gain, 1 × offset;
         # coefficients are the gains of smooth, band, chroma and detail, then three offsets
-        gain_of, part_of, offset_of = torch.zeros(12, 7), torch.zeros(12, 5), torch.zeros(12)
-        for color in range(3):
-            for index, part in enumerate((0, 1, 2 + color)):
-                gain_of[color * 4 + index, index] = 1
-                part_of[color * 4 + index, part] = 1
-            gain_of[color * 4 + 3, _GAINS + color] = 1
-            offset_of[color * 4 + 3] = 1
-        self.gain_of, self.part_of = _fixed_1x1(gain_of), _fixed_1x1(part_of)
-        self.offset_of = _fixed(offset_of)
+        gain_of, part_of = torch.zeros(3, 4, COEFFICIENTS), torch.zeros(3, 4, 5)
+        gain_of[:, :3, :3], gain_of[:, 3, _GAINS:] = three, three
+        part_of[:, 0, 0], part_of[:, 1, 1], part_of[:, 2, 2:] = 1, 1, three
+        self.gain_of = _fixed_1x1(gain_of.flatten(0, 1))
+        self.part_of = _fixed_1x1(part_of.flatten(0, 1))
+        self.offset_of = _fixed(torch.eye(4)[3].repeat(3))
         self.sum_of_parts = _fixed_1x1(torch.kron(three, torch.ones(1, 4)))
         # colour by pixel of a quad: the coarse colour and the fine luma of its place
         coarse, fine = torch.kron(three, torch.ones(4, 1)), torch.eye(4).repeat(3, 1)
