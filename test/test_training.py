@@ -8,11 +8,11 @@ import io
 import math
 import os
 from pathlib import Path
+import shutil
 import signal
 import sys
 from typing import Any
 
-import cv2
 from nightseg_ros.cli.main import main
 from nightseg_ros.config import from_mapping
 from nightseg_ros.data.augment import AugmentConfig
@@ -34,7 +34,7 @@ from nightseg_ros.training.segmenter import first_network, SegmenterConfig, trai
 from nightseg_ros.weights import load_weights, save_weights, WeightsError
 import numpy as np
 import pytest
-from tiny_data import silent, tiny_config, write_streets
+from tiny_data import imwrite, silent, tiny_config, write_streets
 from tiny_weights import write_segmenter
 import torch
 from torch.nn import functional as F
@@ -89,27 +89,31 @@ def test_processes_share_the_batches_of_one(world, workers):
 @pytest.mark.parametrize(
     ('damage', 'workers', 'message'),
     [
-        ('missing label', 0, r'a2\.png.*cannot be read'),
-        ('truncated image', 1, r"a2\.png' cannot be read as an image"),
-        ('other size', 1, r"a2\.png' is \(64, 96\).*sizes must agree"),
-        ('killed', 1, 'died.*--workers 0'),
+        (lambda image, label, guess: label.unlink(), 0, r'a2\.png.*cannot be read'),
+        (lambda image, label, guess: image.write_bytes(image.read_bytes()[:-200]), 1,
+         r"a2\.png' cannot be read as an image"),
+        (lambda image, label, guess: imwrite(image, np.zeros((40, 96, 3), np.uint8)), 1,
+         r"labels/a2\.png' is \(64, 96\).*sizes must agree"),
+        (lambda image, label, guess: imwrite(guess, np.zeros((40, 96), np.uint8)), 1,
+         r"scene/a2\.png' is \(40, 96\).*sizes must agree"),
     ],
-)
-def test_a_broken_file_or_process_is_one_line(tmp_path, damage, workers, message):
-    data = write_streets(tmp_path / 'streets')
-    image, label = (tmp_path / 'streets' / kind / 'a2.png' for kind in ('images', 'labels'))
-    made: Any = Numbers() if damage == 'killed' else crops(data)
-    if damage == 'missing label':
-        label.unlink()
-    elif damage == 'truncated image':
-        image.write_bytes(image.read_bytes()[:-200])
-    elif damage == 'other size':
-        cv2.imwrite(str(image), np.zeros((40, 96, 3), np.uint8))
-    else:
-        made.dies = True
+    ids=['missing label', 'truncated image', 'other size', 'guess of other size'],
+)  # fmt: skip
+def test_a_broken_file_is_one_line(tmp_path, damage, workers, message):
+    write_streets(tmp_path)
+    shutil.copytree(tmp_path / 'labels', tmp_path / 'labels' / 'scene')
+    made = crops(f'paired:{tmp_path}/images:{tmp_path}/labels')
+    damage(*(tmp_path / kind / 'a2.png' for kind in ('images', 'labels', 'labels/scene')))
     with pytest.raises(DataError, match=message) as caught:
         list(load_batches(made, batch=2, steps=2, workers=workers))
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_process_that_dies_is_one_line():
+    made = Numbers()
+    made.dies = True
+    with pytest.raises(DataError, match='^[^\n]*died.*--workers 0$'):
+        list(load_batches(made, batch=2, steps=2, workers=1))
 
 
 def test_nothing_to_train_and_nothing_to_train_on_is_told(data, tmp_path):
