@@ -32,21 +32,11 @@ SHAPES = [*product(('lite0', 'lite1', 'lite2'), ((96, 64), (48, 32)))]
 SIZES = (640, 512, 480, 384)
 
 
-def pipeline(weights: Path, long_side: int) -> Pipeline:
-    """Load one that always takes these weights, at that size."""
-    return Pipeline.load(
-        PipelineConfig(
-            route='day', backend='openvino', long_side=long_side,
-            weights=WeightsConfig(day=str(weights)),
-        )
-    )  # fmt: skip
-
-
 def score(network: Pipeline, spec: str) -> float:
     """Return the mIoU of a labelled data set in [0, 1]."""
     counts = []
     for image, truth in map(read_pair, open_dataset(spec)):
-        [result] = network.process([Frame(image=image, order='rgb', stamp_ns=0, camera='')])
+        [result] = network.process([Frame(image=image)])
         assert result.labels is not None
         counts.append(confusion(truth, result.labels, CAMVID11))
     return float(miou(np.sum(counts, axis=0)))
@@ -54,7 +44,7 @@ def score(network: Pipeline, spec: str) -> float:
 
 def costs(networks: list[Pipeline], rounds: int) -> Iterator[float]:
     """Yield each one's median time over that of the first, both of the same round."""
-    frame = Frame(image=np.zeros((720, 1280, 3), np.uint8), order='bgr', stamp_ns=0, camera='')
+    frame = Frame(image=np.zeros((720, 1280, 3), np.uint8), order='bgr')
     seconds: list[list[float]] = [[] for _ in networks]
     for turn in range(rounds + 3):
         for network, spent in zip(networks, seconds):
@@ -80,8 +70,11 @@ def main(data: Path, out: Path, /, *, steps: int = 400, rounds: int = 60) -> Non
                 out=str(out / f'{encoder}_{width}'),
             )
         )  # fmt: skip
+        day = WeightsConfig(day=str(weights))
         for size in SIZES:
-            networks.append(pipeline(weights, size))
+            networks.append(Pipeline.load(
+                PipelineConfig(route='day', backend='openvino', long_side=size, weights=day)
+            ))  # fmt: skip
             sets = (f'camvid:{data}/camvid:{name}' for name in ('day_val', 'dusk'))
             scores = [f'{score(networks[-1], spec):.3f}' for spec in sets]
             rows.append([encoder, width, fine_width, size, *scores])

@@ -235,11 +235,6 @@ def test_publishing_keeps_both_and_a_mean_neither(calibrated, tmp_path, capsys, 
     assert not has_reliability(mean) and mean.metadata.temperature == 1.0
 
 
-def test_another_temperature_wants_another_reliability(calibrated, streets):
-    with pytest.raises(WeightsError, match='give --faults-on as well'):
-        calibrate(CalibrationConfig(weights=str(calibrated), data=tuple(streets)), silent)
-
-
 def test_what_is_dark_already_is_not_made_night(streets, tmp_path):
     day = str(write_segmenter(tmp_path / 'day.safetensors'))
     config = CalibrationConfig(weights=day, faults_on=(f'{streets[0]}:dusk',), cameras=0)
@@ -247,11 +242,13 @@ def test_what_is_dark_already_is_not_made_night(streets, tmp_path):
     assert about['judged_frames'] == 4 * (1 + FAULTS)
 
 
-def test_what_cannot_be_fitted_is_refused(streets, tmp_path):
+def test_what_cannot_be_fitted_is_refused(streets, calibrated, tmp_path):
     light = str(write_illumination(tmp_path / 'light.safetensors'))
     day = str(write_segmenter(tmp_path / 'day.safetensors'))
+    alone = {'weights': str(calibrated), 'data': tuple(streets), 'faults_on': ()}
     for error, words, options in (
         (WeightsError, 'a segmenter', {'weights': light}),
+        (WeightsError, 'give --faults-on as well', alone),
         (OutputError, 'is a folder', {'out': str(tmp_path)}),
         (DataError, 'two good frames or more', {'frames': 1, 'cameras': 0}),
     ):
@@ -260,16 +257,21 @@ def test_what_cannot_be_fitted_is_refused(streets, tmp_path):
             calibrate(CalibrationConfig(**settings), silent)
 
 
-def _pipeline(day: Path | str, folder: Path, backend: str = 'torch') -> Pipeline:
+def _pipeline(folder: Path, route: str = 'day', **weights: str) -> Pipeline:
     light = write_illumination(folder / 'illumination.safetensors')
-    weights = WeightsConfig(day=str(day), illumination=str(light))
-    return Pipeline.load(PipelineConfig(route='day', backend=backend, weights=weights))
+    config = WeightsConfig(illumination=str(light), **weights)
+    return Pipeline.load(PipelineConfig(route=route, backend='torch', weights=config))
+
+
+def _reliability(pipeline: Pipeline, image: np.ndarray) -> float:
+    [result] = pipeline.process([Frame(image=image)])
+    return result.reliability
 
 
 def test_the_pipeline_says_what_the_reliability_is(calibrated, tmp_path):
     path = write_segmenter(tmp_path / 'day.safetensors')
     image = np.random.default_rng(0).integers(0, 256, (96, 160, 3), dtype=np.uint8)
-    pipeline = _pipeline(path, tmp_path)
+    pipeline = _pipeline(tmp_path, day=str(path))
     [result] = pipeline.process([Frame(image=image)], Want(labels=True, confidence=True))
     assert result.reliability == pytest.approx(result.confidence.mean() / 255, abs=0.01)
     described = pipeline.describe()['weights']['day']
@@ -279,10 +281,10 @@ def test_the_pipeline_says_what_the_reliability_is(calibrated, tmp_path):
     weights = load_weights(path)
     metadata = dataclasses.replace(weights.metadata, temperature=4.0)
     save_weights(tmp_path / 'cool.safetensors', dict(weights.tensors), metadata)
-    [cool] = _pipeline(tmp_path / 'cool.safetensors', tmp_path).process([Frame(image=image)])
-    assert cool.reliability is not None and cool.reliability < result.reliability
+    cool = _pipeline(tmp_path, day=str(tmp_path / 'cool.safetensors'))
+    assert _reliability(cool, image) < result.reliability
     # a frame without a network has none
-    pipeline = _pipeline(calibrated, tmp_path)
+    pipeline = _pipeline(tmp_path, day=str(calibrated))
     [result] = pipeline.process([Frame(image=image)], Want(labels=False))
     assert result.reliability is None
     assert pipeline.describe()['weights']['day']['reliability'] == 'fitted'
@@ -291,17 +293,9 @@ def test_the_pipeline_says_what_the_reliability_is(calibrated, tmp_path):
 # -- the rendered weights ----------------------------------------------------------------------
 
 
-def _reliability(pipeline: Pipeline, image: np.ndarray) -> float:
-    [result] = pipeline.process([Frame(image=image)])
-    return result.reliability
-
-
 @pytest.mark.parametrize('route', ['day', 'night'])
 def test_blind_frames_are_told_from_streets(route, tmp_path):
-    light = write_illumination(tmp_path / 'illumination.safetensors')
-    weights = WeightsConfig(day='rendered_day', night='rendered_night', illumination=str(light))
-    config = PipelineConfig(route=route, backend='torch', weights=weights)
-    pipeline = Pipeline.load(config)
+    pipeline = _pipeline(tmp_path, route, day='rendered_day', night='rendered_night')
     streets = [
         render(Street(900 + seed, 'demo'), 40.0 * seed, route, seed=seed, size=(480, 288)).image
         for seed in range(4)

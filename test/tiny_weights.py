@@ -17,6 +17,11 @@ import torch
 LICENSE = 'made by the tests, free for all'
 
 
+def _write(path: Path, network: torch.nn.Module, name: str, **fields: Any) -> Path:
+    save_weights(path, network.state_dict(), WeightsMetadata(network=name, **fields))
+    return path
+
+
 def write_segmenter(path: Path, seed: int = 0, taxonomy: Taxonomy = CAMVID11) -> Path:
     """Write a segmenter whose masks vary with the picture."""
     arch = {'classes': len(taxonomy), 'variant': 'tiny', 'width': 16, 'fine_width': 16}
@@ -34,16 +39,10 @@ def write_segmenter(path: Path, seed: int = 0, taxonomy: Taxonomy = CAMVID11) ->
         spread = logits.std(dim=(0, 2, 3))
         network.classify.weight /= spread[:, None, None, None]
         network.classify.bias.copy_((network.classify.bias - logits.mean(dim=(0, 2, 3))) / spread)
-    metadata = WeightsMetadata(
-        network='lite_segmenter',
-        arch=arch,
-        task='segment',
-        taxonomy=taxonomy.to_dict(),
-        long_side=160,
+    return _write(
+        path, network, 'lite_segmenter', arch=arch, taxonomy=taxonomy.to_dict(), long_side=160,
         license=LICENSE,
-    )
-    save_weights(path, network.state_dict(), metadata)
-    return path
+    )  # fmt: skip
 
 
 def write_network(
@@ -52,10 +51,10 @@ def write_network(
     """Write a segmenter of that kind, with random layers where no tensors are given."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        tensors = tensors or build(name, **arch).state_dict()
-    metadata = WeightsMetadata(network=name, arch=arch, taxonomy=CAMVID11.to_dict())
-    save_weights(path, tensors, metadata)
-    return path
+        network = build(name, **arch)
+    if tensors:
+        network.load_state_dict(tensors)
+    return _write(path, network, name, arch=arch, taxonomy=CAMVID11.to_dict())
 
 
 def give_trust(path: Path, reliability: float) -> None:
@@ -87,22 +86,17 @@ def write_translator(
             # the norms of the cameras begin alike
             for parameter in network.parameters():
                 torch.nn.init.normal_(parameter, std=0.3)
-    metadata = WeightsMetadata(
-        network='resnet_generator',
-        arch=arch,
-        task='translate',
-        training={'way': way} if way else {},
+    training = {'way': way} if way else {}
+    return _write(
+        path, network, 'resnet_generator', arch=arch, task='translate', training=training
     )
-    save_weights(path, network.state_dict(), metadata)
-    return path
 
 
 def write_fast_generator(path: Path) -> Path:
     """Write a generator in real time whose grid varies from cell to cell."""
     arch = {'widths': [8, 8, 16, 16]}
-    metadata = WeightsMetadata(network='fast_generator', arch=arch, task='translate')
-    save_weights(path, lively_generator(**arch).state_dict(), metadata)
-    return path
+    network = lively_generator(**arch)
+    return _write(path, network, 'fast_generator', arch=arch, task='translate')
 
 
 def lively_generator(**arch: Any) -> FastGenerator:
@@ -120,13 +114,9 @@ def write_illumination(path: Path) -> Path:
     An even picture is day, one whose lower half is black under a bright sky is night.
     """
     network = build('illumination_net')
-    tensors = network.state_dict()
-    tensors['head.weight'] = torch.zeros_like(tensors['head.weight'])
-    tensors['head.bias'] = torch.full_like(tensors['head.bias'], 5.0)
-    tensors['day_ground'] = torch.tensor(0.5)
-    metadata = WeightsMetadata(network='illumination_net', task='illumination')
-    save_weights(path, tensors, metadata)
-    return path
+    for name, value in (('head.weight', 0.0), ('head.bias', 5.0), ('day_ground', 0.5)):
+        network.state_dict()[name].fill_(value)
+    return _write(path, network, 'illumination_net', task='illumination')
 
 
 def write_all(folder: Path) -> dict[str, Path]:

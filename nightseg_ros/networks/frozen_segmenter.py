@@ -25,6 +25,7 @@ class FrozenSegmenter(nn.Module):
                 f"weights '{weights.path}' are for '{metadata.task}' and cannot judge pictures; "
                 'a segmenter is wanted'
             )
+        self.weights = weights.described()
         self.network: Any = build_from(weights).requires_grad_(False)
         self.taxonomy = Taxonomy.from_dict(metadata.taxonomy)
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (metadata.mean, metadata.std))

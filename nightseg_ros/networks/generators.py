@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nightseg_ros.networks.segmenters import enlarged
+from nightseg_ros.networks.segmenters import conv_bn, enlarged
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -87,7 +87,6 @@ class ResnetBlock(nn.Module):
     """Two reflected 3×3 convolutions with instance norm, and a shortcut."""
 
     def __init__(self, channels: int, styles: int = 0) -> None:
-        """Build it with random weights."""
         super().__init__()
         self.layers = nn.Sequential(
             nn.ReflectionPad2d(1),
@@ -130,7 +129,6 @@ class PatchGAN(nn.Module):
     """
 
     def __init__(self, ndf: int = 64, styles: int = 0, channels: int = 3) -> None:
-        """Build it with random weights."""
         super().__init__()
         self.styles = styles
         layers: list[nn.Module] = [
@@ -209,19 +207,6 @@ class FastGenerator(nn.Module):
     averages and one enlargement, which every backend runs fast.
     """
 
-    unshuffle: torch.Tensor
-    quad_mean: torch.Tensor
-    quad_luma: torch.Tensor
-    four: torch.Tensor
-    one_each: torch.Tensor
-    bin_of: torch.Tensor
-    sum_of_bins: torch.Tensor
-    gain_of: torch.Tensor
-    part_of: torch.Tensor
-    offset_of: torch.Tensor
-    sum_of_parts: torch.Tensor
-    join: torch.Tensor
-
     #: What ``forward`` runs outside of autocast.
     float32_parts = ('guide',)
 
@@ -239,16 +224,14 @@ class FastGenerator(nn.Module):
         self.stage32 = nn.Sequential(_half(w16, w32), Mixer(w32), Mixer(w32))
         self.image = nn.Conv2d(w32, w32, 1)
         self.height = nn.Conv2d(w32 + 1, w32, 1)
-        self.lateral16 = nn.Sequential(*_conv_bn(w16, w32))
+        self.lateral16 = nn.Sequential(*conv_bn(w16, w32))
         self.merge16 = Mixer(w32)
-        self.lateral8 = nn.Sequential(*_conv_bn(w8, w32))
+        self.lateral8 = nn.Sequential(*conv_bn(w8, w32))
         self.merge8 = Mixer(w32)
         self.grid = nn.Conv2d(w32, bins * COEFFICIENTS, 1)
         level = nn.Conv2d(8, 1, 1)
         self.guide = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), level)
-        for name, kernel in _fixed_kernels(bins).items():
-            # they follow from ``bins`` and are no weights
-            self.register_buffer(name, kernel, persistent=False)
+        self._fix_kernels()
         self._start_as_adaptation(level)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -296,6 +279,34 @@ class FastGenerator(nn.Module):
         grid: torch.Tensor = self.grid(y * _GRID_SCALE)
         return grid
 
+    def _fix_kernels(self) -> None:
+        """
+        Set 1×1 kernels that copy, add and reorder channels; see ``_apply_grid``.
+
+        Indexing and slicing would say the same, at several times the cost in OpenVINO.
+        """
+        three, four = torch.eye(3), torch.full((1, 4), 0.25)
+        self.unshuffle = _fixed(torch.eye(12).view(12, 3, 2, 2))
+        self.quad_mean = _fixed_1x1(torch.kron(three, four))
+        self.quad_luma = _fixed_1x1(torch.eye(4).repeat(1, 3) / 3)
+        self.four = _fixed_1x1(torch.ones(4, 1))
+        count = self.bins * COEFFICIENTS
+        self.one_each = _fixed_1x1(torch.ones(count, 1))
+        self.bin_of = _fixed(-(torch.arange(count) // COEFFICIENTS).float())
+        self.sum_of_bins = _fixed_1x1(torch.eye(COEFFICIENTS).repeat(1, self.bins))
+        # for each colour four products: smooth × gain, band × gain, chroma × gain, 1 × offset;
+        # coefficients are the gains of smooth, band, chroma and detail, then three offsets
+        gain_of, part_of = torch.zeros(3, 4, COEFFICIENTS), torch.zeros(3, 4, 5)
+        gain_of[:, :3, :3], gain_of[:, 3, _GAINS:] = three, three
+        part_of[:, 0, 0], part_of[:, 1, 1], part_of[:, 2, 2:] = 1, 1, three
+        self.gain_of = _fixed_1x1(gain_of.flatten(0, 1))
+        self.part_of = _fixed_1x1(part_of.flatten(0, 1))
+        self.offset_of = _fixed(torch.eye(4)[3].repeat(3))
+        self.sum_of_parts = _fixed_1x1(torch.kron(three, torch.ones(1, 4)))
+        # colour by pixel of a quad: the coarse colour and the fine luma of its place
+        coarse, fine = torch.kron(three, torch.ones(4, 1)), torch.eye(4).repeat(3, 1)
+        self.join = _fixed_1x1(torch.cat([coarse, fine], 1))
+
     def _start_as_adaptation(self, level: nn.Conv2d) -> None:
         """Let every bin keep all parts as they are; bins are levels of luma."""
         bias = torch.zeros(self.bins, COEFFICIENTS)
@@ -311,15 +322,12 @@ class Mixer(nn.Module):
     """Residual block: depthwise 5×5, then two 1×1 convolutions."""
 
     def __init__(self, channels: int) -> None:
-        """Build it with random weights."""
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(channels, channels, 5, padding=2, groups=channels, bias=False),
-            nn.BatchNorm2d(channels),
+            *conv_bn(channels, channels, 5, groups=channels),
             nn.Conv2d(channels, 2 * channels, 1),
             nn.ReLU(inplace=True),
-            nn.Conv2d(2 * channels, channels, 1, bias=False),
-            nn.BatchNorm2d(channels),
+            *conv_bn(2 * channels, channels),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -340,55 +348,15 @@ def adapt(x: torch.Tensor) -> torch.Tensor:
     return x * (1 + a) / (x + a)
 
 
-def _fixed_kernels(bins: int) -> dict[str, torch.Tensor]:
-    """
-    Return 1×1 kernels that copy, add and reorder channels; see ``FastGenerator.forward``.
-
-    Indexing and slicing would say the same, at several times the cost in OpenVINO.
-    """
-    count = bins * COEFFICIENTS
-    three, four = torch.eye(3), torch.full((1, 4), 0.25)
-    unshuffle = torch.zeros(12, 3, 2, 2)
-    for channel in range(3):
-        for place in range(4):
-            unshuffle[channel * 4 + place, channel, place // 2, place % 2] = 1
-    # for each colour four products: smooth × gain, band × gain, chroma × gain, 1 × offset;
-    # coefficients are the gains of smooth, band, chroma and detail, then three offsets
-    gain_of, part_of, offset_of = torch.zeros(12, 7), torch.zeros(12, 5), torch.zeros(12)
-    for color in range(3):
-        for index, part in enumerate((0, 1, 2 + color)):
-            gain_of[color * 4 + index, index] = 1
-            part_of[color * 4 + index, part] = 1
-        gain_of[color * 4 + 3, _GAINS + color] = 1
-        offset_of[color * 4 + 3] = 1
-    # colour by pixel of a quad: the coarse colour and the fine luma of its place
-    join = torch.zeros(12, 7)
-    for index in range(12):
-        join[index, index // 4] = 1
-        join[index, 3 + index % 4] = 1
-    kernels = {
-        'quad_mean': torch.kron(three, four),
-        'quad_luma': torch.eye(4).repeat(1, 3) / 3,
-        'four': torch.ones(4, 1),
-        'one_each': torch.ones(count, 1),
-        'sum_of_bins': torch.eye(COEFFICIENTS).repeat(1, bins),
-        'gain_of': gain_of,
-        'part_of': part_of,
-        'sum_of_parts': torch.kron(three, torch.ones(1, 4)),
-        'join': join,
-    }
-    return {
-        'unshuffle': unshuffle,
-        'bin_of': -(torch.arange(count) // COEFFICIENTS).float(),
-        'offset_of': offset_of,
-        **{name: kernel[..., None, None] for name, kernel in kernels.items()},
-    }
-
-
 def _half(channels: int, out: int) -> nn.Sequential:
-    return nn.Sequential(*_conv_bn(channels, out, 3, 2), nn.ReLU(inplace=True))
+    return nn.Sequential(*conv_bn(channels, out, 3, stride=2, act=nn.ReLU(inplace=True)))
 
 
-def _conv_bn(channels: int, out: int, kernel: int = 1, stride: int = 1) -> list[nn.Module]:
-    conv = nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False)
-    return [conv, nn.BatchNorm2d(out)]
+def _fixed(kernel: torch.Tensor) -> nn.Buffer:
+    """Return what follows from the shape of the network and is no weight of it."""
+    return nn.Buffer(kernel, persistent=False)
+
+
+def _fixed_1x1(kernel: torch.Tensor) -> nn.Buffer:
+    """Return float [out, in] as the kernel of a 1×1 convolution."""
+    return _fixed(kernel[..., None, None])

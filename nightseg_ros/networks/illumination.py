@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nightseg_ros.networks.segmenters import conv_bn
 import torch
 from torch import nn
 
@@ -38,17 +39,12 @@ class IlluminationNet(nn.Module):
         channels = 3
         for index, width in enumerate(widths):
             stride = 2 if index < 3 else 1
-            layers += [
-                nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(inplace=True),
-            ]
+            layers += conv_bn(channels, width, 3, stride=stride, act=nn.ReLU(inplace=True))
             channels = width
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(2 * channels, 1)
         # not used here: the estimator's limit of a daylit road travels with the weights
-        self.day_ground: torch.Tensor
-        self.register_buffer('day_ground', torch.zeros(()))
+        self.day_ground = nn.Buffer(torch.zeros(()))
         count = sum(parameter.numel() for parameter in self.parameters())
         if count > 20_000:
             raise ValueError(

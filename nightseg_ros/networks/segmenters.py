@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -32,7 +33,16 @@ VARIANTS = {'lite0': (1.0, 1.0), 'lite1': (1.0, 1.1), 'lite2': (1.1, 1.2), 'tiny
 STEM_CHANNELS = 32
 #: Stages whose output leaves the encoder: strides 4, 8, 16 and 32.
 TAPS = (1, 2, 4, 6)
-_BN_EPS = 1e-3  # TensorFlow's default, which the published weights were trained with
+
+
+def conv_bn(
+    channels: int, out: int, kernel: int = 1, *, stride: int = 1, groups: int = 1,
+    act: nn.Module | None = None, **norm: Any,
+) -> list[nn.Module]:  # fmt: skip
+    """Return a convolution that keeps H and W at stride 1, its BatchNorm, and ``act``."""
+    conv = nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False)
+    layers: list[nn.Module] = [conv, nn.BatchNorm2d(out, **norm)]
+    return layers if act is None else [*layers, act]
 
 
 class EfficientNetLite(nn.Module):
@@ -50,7 +60,7 @@ class EfficientNetLite(nn.Module):
             raise ValueError(f"no EfficientNet variant '{variant}'; there are {list(VARIANTS)}")
         width, depth = VARIANTS[variant]
         channels = round_channels(STEM_CHANNELS, min(width, 1.0))
-        self.stem = _conv_bn(3, channels, kernel=3, stride=2, act=True)
+        self.stem = _lite_conv(3, channels, 3, stride=2)
         self.stages = nn.ModuleList()
         outputs = []
         for index, (repeats, kernel, stride, expansion, base) in enumerate(STAGES):
@@ -110,9 +120,9 @@ class InvertedResidual(nn.Module):
         """Build the block; ``expansion`` 1 leaves out the first convolution."""
         super().__init__()
         wide = channels * expansion
-        self.expand = _conv_bn(channels, wide, act=True) if expansion > 1 else nn.Identity()
-        self.depthwise = _conv_bn(wide, wide, kernel=kernel, stride=stride, groups=wide, act=True)
-        self.project = _conv_bn(wide, out, act=False)
+        self.expand = _lite_conv(channels, wide) if expansion > 1 else nn.Identity()
+        self.depthwise = _lite_conv(wide, wide, kernel, stride=stride, groups=wide)
+        self.project = _lite_conv(wide, out, act=False)
         self.shortcut = stride == 1 and channels == out
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -121,22 +131,19 @@ class InvertedResidual(nn.Module):
         return x + y if self.shortcut else y
 
 
-def round_channels(channels: int, width: float, divisor: int = 8) -> int:
+def round_channels(channels: int, width: float) -> int:
     """Scale a channel count, rounded to a multiple of 8 but never down by over 10 %."""
     scaled = channels * width
-    rounded = max(divisor, int(scaled + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * scaled else rounded
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
-def _conv_bn(
-    channels: int, out: int, *, kernel: int = 1, stride: int = 1, groups: int = 1, act: bool
+def _lite_conv(
+    channels: int, out: int, kernel: int = 1, *, act: bool = True, **conv: int
 ) -> nn.Sequential:
-    layers: list[nn.Module] = [
-        nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(out, eps=_BN_EPS, momentum=0.01),
-    ]
-    if act:
-        layers.append(nn.ReLU6(inplace=True))
+    last = nn.ReLU6(inplace=True) if act else None
+    # eps is TensorFlow's default, which the published weights were trained with
+    layers = conv_bn(channels, out, kernel, act=last, eps=1e-3, momentum=0.01, **conv)
     return nn.Sequential(*layers)
 
 
@@ -196,7 +203,6 @@ class Context(nn.Module):
     """
 
     def __init__(self, channels: int, out: int) -> None:
-        """Build it with random weights."""
         super().__init__()
         self.local = _pointwise(channels, out)
         self.image = nn.Conv2d(channels, out, 1)
@@ -217,17 +223,13 @@ def enlarged(x: torch.Tensor) -> torch.Tensor:
 
 
 def _pointwise(channels: int, out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels, out, 1, bias=False), nn.BatchNorm2d(out))
+    return nn.Sequential(*conv_bn(channels, out))
 
 
 def _separable(channels: int, out: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(channels, out, 1, bias=False),
-        nn.BatchNorm2d(out),
-        nn.ReLU(inplace=True),
+        *conv_bn(channels, channels, 3, groups=channels, act=nn.ReLU(inplace=True)),
+        *conv_bn(channels, out, act=nn.ReLU(inplace=True)),
     )
 
 
@@ -245,7 +247,6 @@ class ERFPSPNet(nn.Module):
     stride = 8
 
     def __init__(self, classes: int) -> None:
-        """Build it with random weights."""
         super().__init__()
         self.encoder = nn.Sequential(
             Downsampler(3, 16),
@@ -254,8 +255,8 @@ class ERFPSPNet(nn.Module):
             Downsampler(64, 128),
             *(NonBottleneck1D(128, dilation, 0.3) for _ in range(2) for dilation in (2, 4, 8, 16)),
         )
-        self.pyramid = nn.ModuleList(_conv_bn_relu(128, 32, 1) for _ in BINS)
-        self.fuse = _conv_bn_relu(256, 256, 3)
+        self.pyramid = nn.ModuleList(_erf_conv(128, 32, 1) for _ in BINS)
+        self.fuse = _erf_conv(256, 256, 3)
         self.dropout = nn.Dropout2d(0.1)
         self.classify = nn.Conv2d(256, classes, 1)
 
@@ -337,9 +338,5 @@ class NonBottleneck1D(nn.Module):
         return torch.relu(y + x)
 
 
-def _conv_bn_relu(channels: int, out: int, kernel: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels, out, kernel, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(out, eps=1e-3),
-        nn.ReLU(inplace=True),
-    )
+def _erf_conv(channels: int, out: int, kernel: int) -> nn.Sequential:
+    return nn.Sequential(*conv_bn(channels, out, kernel, act=nn.ReLU(inplace=True), eps=1e-3))

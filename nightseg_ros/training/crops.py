@@ -18,7 +18,7 @@ import cv2
 from nightseg_ros.data.augment import augment, AugmentConfig, flip, hide_unlit, pad, scale_and_crop
 from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.night_presets import uniform
-from nightseg_ros.data.sample import DataError, labelled, read_labels, read_pair, Sample
+from nightseg_ros.data.sample import DataError, labelled, labels_of, read_pair, Sample
 from nightseg_ros.files import process_context
 from nightseg_ros.runtime.backend import Log
 from nightseg_ros.taxonomy import Taxonomy, TaxonomyError
@@ -46,29 +46,29 @@ class TrainingCrops(Dataset[Crop]):
         self._augment, self._taxonomy, self._seed = augment, taxonomy, seed
 
     def __getitem__(self, number: int) -> Crop:
-        sample, image, labels, rng = self._draw(number)
+        sample, image, labels, scene, rng = self._draw(number)
         settings = self._augment
         if sample.light in ('dusk', 'night'):
             settings = replace(settings, night_share=0.0)  # it is dark already
             labels = hide_unlit(image, labels, settings.unlit, self._taxonomy)
-        scene = read_labels(sample.scene) if sample.scene else None
         image, labels = augment(image, labels, rng, settings, taxonomy=self._taxonomy, scene=scene)
         return torch.from_numpy(image), torch.from_numpy(labels)
 
-    def _draw(self, number: int) -> tuple[Sample, Bytes, Bytes, np.random.Generator]:
-        """Go through all samples in a new order each time round."""
+    def _draw(self, number: int) -> tuple[Sample, Bytes, Bytes, Bytes, np.random.Generator]:
+        """Return picture, labels and a guess for every pixel; each time round in a new order."""
         turn, place = divmod(number, len(self._samples))
         order = np.random.default_rng((self._seed, turn, 1)).permutation(len(self._samples))
         sample = self._samples[int(order[place])]
-        return sample, *read_pair(sample), np.random.default_rng((self._seed, number))
+        image, labels = read_pair(sample)
+        scene = labels_of(sample.scene, image) if sample.scene else labels
+        return sample, image, labels, scene, np.random.default_rng((self._seed, number))
 
 
 class NightPairs(TrainingCrops):
     """Crops are a synthetic night, its day (uint8 [h, w, 3] RGB), and uint8 [h, w] ids."""
 
     def __getitem__(self, number: int) -> Crop:
-        sample, day, labels, rng = self._draw(number)
-        scene = labels if sample.scene is None else read_labels(sample.scene)
+        _, day, labels, scene, rng = self._draw(number)
         day, layers = scale_and_crop(day, np.dstack([labels, scene]), rng, self._augment)
         if rng.random() < self._augment.flip:
             day, layers = flip(day, layers)
@@ -102,12 +102,11 @@ class UnpairedCrops(Dataset[Crop]):
         Pictures are scaled to ``long_side`` × ``ZOOM`` pixels, more where the crop (height and
         width) needs it. ``untold`` is the share of crops whose camera is not told.
         """
-        day: dict[str, list[Sample]] = {}
-        night: dict[str, list[Sample]] = {}
+        by_light: dict[str, dict[str, list[Sample]]] = {'day': {}, 'night': {}}
         for sample in samples:
-            if sample.light in ('day', 'night'):
-                side = day if sample.light == 'day' else night
-                side.setdefault(sample.source, []).append(sample)
+            if sample.light in by_light:
+                by_light[sample.light].setdefault(sample.source, []).append(sample)
+        day, night = by_light.values()
         self.cameras = tuple(sorted(day.keys() & night.keys()))
         if not self.cameras:
             raise DataError(
@@ -117,7 +116,7 @@ class UnpairedCrops(Dataset[Crop]):
                 'a camera is the part of a file name before the first _, and the light is the '
                 "data set's (images:FOLDER:day)"
             )
-        if untimed := sum(sample.light not in ('day', 'night') for sample in samples):
+        if untimed := sum(sample.light not in by_light for sample in samples):
             log(f'left out, since they are called neither day nor night: {untimed} pictures')
         if left_out := sorted(day.keys() ^ night.keys()):
             log(f'left out, since only day or only night is there: {", ".join(left_out)}')
@@ -212,7 +211,6 @@ class ImagePool:
     """
 
     def __init__(self, size: int, seed: int) -> None:
-        """Start empty."""
         self._size, self._seed = size, seed
         self._kept: list[tuple[torch.Tensor, torch.Tensor]] = []
 

@@ -11,7 +11,7 @@ from typing import Any
 from nightseg_ros.data.sample import DataError, read_labels, Sample
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.taxonomy import UNLABELLED
-from nightseg_ros.weights import load_weights, Weights, WeightsError
+from nightseg_ros.weights import load_weights, WeightsError
 import numpy as np
 import torch
 from torch import nn
@@ -101,17 +101,16 @@ def half_size_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch
     return mean_cross_entropy(*halved(logits, labels))
 
 
-def open_judges(names: Sequence[str]) -> tuple[list[Weights], list[FrozenSegmenter]]:
-    """Return weights and their segmenters; ``WeightsError`` unless they label one taxonomy."""
-    weights = [load_weights(name) for name in names]
-    judges = [FrozenSegmenter(each) for each in weights]
-    for each, judge in zip(weights, judges):
+def open_judges(names: Sequence[str]) -> list[FrozenSegmenter]:
+    """Return the segmenters of weights; ``WeightsError`` unless they label one taxonomy."""
+    judges = [FrozenSegmenter(load_weights(name)) for name in names]
+    for judge in judges:
         if judge.taxonomy != judges[0].taxonomy:
             raise WeightsError(
-                f"'{weights[0].path}' labels '{judges[0].taxonomy.name}', '{each.path}' "
-                f"'{judge.taxonomy.name}'; all must label one taxonomy"
+                f"'{judges[0].weights.path}' labels '{judges[0].taxonomy.name}', "
+                f"'{judge.weights.path}' '{judge.taxonomy.name}'; all must label one taxonomy"
             )
-    return weights, judges
+    return judges
 
 
 # -- generators and discriminators (least squares, Mao et al. 2017) ------------------------------

@@ -65,8 +65,8 @@ class PairConfig(CropRunConfig):
 
 def _start(config: PairConfig, log: Log) -> tuple[TrainingRun, FrozenSegmenter, NightPairs]:
     """Open the run, the frozen judge and the pairs; networks are built after the seed is set."""
-    [judge], [segmenter] = open_judges([config.segmenter])
-    run = TrainingRun(config, log, judges={'segmenter': judge.sha256})
+    [segmenter] = open_judges([config.segmenter])
+    run = TrainingRun(config, log, judges={'segmenter': segmenter.weights.sha256})
     run.place(segmenter)
     days = open_all(config.data, segmenter.taxonomy)
     for day in days:

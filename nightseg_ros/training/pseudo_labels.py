@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import json
 from pathlib import Path
 
-from nightseg_ros.config import Limited, Share, to_mapping
+from nightseg_ros.config import Limited, Share
 from nightseg_ros.data.datasets import open_all
 from nightseg_ros.data.sample import DataError, encode_labels, read_image, SCENE
 from nightseg_ros.files import read_json
@@ -50,8 +50,9 @@ class PseudoLabelConfig(Limited):
 
     def __post_init__(self) -> None:
         Limited.__post_init__(self)
-        if not self.teacher:
-            raise ValueError("'teacher' names no weights")
+        for name in ('data', 'teacher'):
+            if not getattr(self, name):
+                raise ValueError(f"'{name}' names nothing")
         if not self.scales or min(self.scales) <= 0:
             raise ValueError(f"'scales' must be positive factors, got {self.scales}")
 
@@ -64,7 +65,7 @@ def write_pseudo_labels(config: PseudoLabelConfig, log: Log = print) -> Path:
     frequent class does not push a rare one out. The folder ``scene`` in it keeps the best guess
     for every pixel: nothing trains on it, but a synthetic night needs to know where the sky is.
     """
-    weights, teachers = open_judges(config.teacher)
+    teachers = open_judges(config.teacher)
     taxonomy = teachers[0].taxonomy
     samples = open_all(config.data, taxonomy)
     for stem, count in Counter(sample.image.stem for sample in samples).items():
@@ -81,8 +82,7 @@ def write_pseudo_labels(config: PseudoLabelConfig, log: Log = print) -> Path:
         for number, sample in enumerate(samples, start=1):
             image = read_image(sample.image)
             (best, probability), *others = (
-                _label(teacher, image, each.metadata.long_side, config.scales)
-                for teacher, each in zip(teachers, weights)
+                _label(teacher, image, config.scales) for teacher in teachers
             )
             for other, _ in others:
                 probability *= other == best
@@ -99,13 +99,10 @@ def write_pseudo_labels(config: PseudoLabelConfig, log: Log = print) -> Path:
             # what the ids mean, for whoever reads them as another taxonomy
             about = json.dumps(taxonomy.to_dict()) + '\n'
             (place / 'taxonomy.json').write_text(about, encoding='utf-8')
-        settings = to_mapping(config)
-        for path in ('out', 'data', 'teacher'):
-            del settings[path]
         thresholds = zip(taxonomy.classes, limits.tolist())
         manifest = {
-            'teacher': [each.sha256 for each in weights],
-            'config': settings,
+            'teacher': [teacher.weights.sha256 for teacher in teachers],
+            'config': {name: getattr(config, name) for name in ('scales', 'keep', 'least')},
             'thresholds': {name: round(limit / 255, 3) for name, limit in thresholds},
             'frames': len(samples),
         }
@@ -125,7 +122,7 @@ def _is_ours(folder: Path) -> bool:
 
 @torch.inference_mode()
 def _label(
-    teacher: FrozenSegmenter, image: Bytes, long_side: int, scales: Sequence[float]
+    teacher: FrozenSegmenter, image: Bytes, scales: Sequence[float]
 ) -> tuple[Bytes, Floats]:
     """
     Return ids and their probability, uint8 and float32 [H, W], of RGB uint8 [H, W, 3].
@@ -133,6 +130,7 @@ def _label(
     Logits are averaged over sizes and mirror images.
     """
     height, width = image.shape[:2]
+    long_side = teacher.weights.metadata.long_side
     total = torch.zeros(())
     for scale in scales:
         size = fit(height, width, 32 * round(long_side * scale / 32))

@@ -416,8 +416,6 @@ class TrainingRun:
                 for key, tensor in state.items():
                     index, _, leaf = key.partition('/')
                     states.setdefault(int(index), {})[leaf] = tensor
-                if not states:
-                    raise RunError(f"checkpoint '{self._path}' lacks the optimiser; {remedy}")
                 state = {**part.state_dict(), 'state': states}
             try:
                 part.load_state_dict(state)

@@ -11,7 +11,7 @@ from typing import Any
 
 from nightseg_ros.config import ConfigError, Natural, NotNegative, Positive, Share
 from nightseg_ros.data.datasets import open_all
-from nightseg_ros.networks import build
+from nightseg_ros.networks import build, REGISTRY
 from nightseg_ros.runtime.backend import Log
 from nightseg_ros.taxonomy import TAXONOMIES
 from nightseg_ros.training.crops import picture_grid, TrainingCrops
@@ -116,7 +116,7 @@ def first_network(name: str, arch: dict[str, Any], init: str) -> nn.Module:
     try:
         network = build(name, **arch)
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(f"'{'arch' if name in REGISTRY else 'network'}': {error}") from error
     if init == 'imagenet':
         _load_imagenet(network, arch.get('variant', 'lite0'))
     if init in ('random', 'imagenet'):

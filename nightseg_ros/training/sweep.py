@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 import csv
 from dataclasses import dataclass
-import io
 import json
 from pathlib import Path
 import time
@@ -206,13 +205,12 @@ def write_report(config: SweepConfig, rows: Sequence[Row]) -> tuple[str, tuple[P
         spec: '+'.join(name for name in ('select', 'report') if spec in getattr(config, name))
         for spec in config.select + config.report
     }
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, COLUMNS, extrasaction='ignore', lineterminator='\n')
-    writer.writeheader()
-    for row in rows:
-        if row['spec'] in uses:
-            writer.writerow({**row, 'data': data_names([row['spec']]), 'use': uses[row['spec']]})
-    replace_file(out / 'sweep.csv', stream.getvalue().encode())
+    with partial_file(out / 'sweep.csv') as partial, partial.open('w', encoding='utf-8') as file:
+        writer = csv.DictWriter(file, COLUMNS, extrasaction='ignore', lineterminator='\n')
+        writer.writeheader()
+        for row in rows:
+            if use := uses.get(row['spec']):
+                writer.writerow({**row, 'data': data_names([row['spec']]), 'use': use})
 
     ratios = tuple(sorted(config.ratios))
     lines = [f'mIoU9, mean ± standard error over the seeds {", ".join(map(str, config.seeds))}:']

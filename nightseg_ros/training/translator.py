@@ -138,8 +138,9 @@ class Discriminators(nn.Module):
 def train_translator(config: TranslatorConfig, log: Log = print) -> tuple[Path, ...]:
     """Run the recipe, or go on with an interrupted run; return the weights of A→B and of B→A."""
     names = [name for name in (config.segmenter, config.night_segmenter) if name]
-    judges, segmenters = open_judges(names)
-    run = TrainingRun(config, log, judges={'segmenters': [judge.sha256 for judge in judges]})
+    segmenters = open_judges(names)
+    hashes = [segmenter.weights.sha256 for segmenter in segmenters]
+    run = TrainingRun(config, log, judges={'segmenters': hashes})
     taxonomy = segmenters[0].taxonomy if segmenters else CAMVID11
     crops = UnpairedCrops(
         open_all(config.data, taxonomy), crop=(config.crop, config.crop),
