@@ -161,12 +161,8 @@ class SetScores:
             kind: str, score: Callable[[Counts], dict[str, Any] | None], where: Mask
         ) -> dict[str, Any]:
             """Return a score of the summed counts of a kind, of all frames and by state."""
-            rows = self._counts[kind][:, run]
-            states = words['state']
-            found = {
-                str(word): score(rows[where & (states == word)].sum(0))
-                for word in np.unique(states)
-            }
+            rows, states = self._counts[kind][:, run], words['state']
+            found = {word: score(rows[where & (states == word)].sum(0)) for word in _tally(states)}
             known = {word: value for word, value in found.items() if value is not None}
             return {'all': score(rows[where].sum(0)), 'by_state': known}
 
@@ -253,9 +249,7 @@ def routing(table: FrameTable, sources: Sequence[str]) -> dict[str, Any]:
     # glare is right at dusk and by night
     right = (light == state) | (np.isin(light, ('dusk', 'night')) & (state == 'glare'))
     wrong = known & ~right
-    changes = [
-        change for drive in table.drives() for change in _changes(table, drive, right, sources)
-    ]
+    changes = list(_changes(table, right, sources))
     delays = [change['delay_s'] for change in changes if change['delay_s'] is not None]
     switches = sum(int((route[d][1:] != route[d][:-1]).sum()) for d in table.drives())
     minutes = float(seconds.sum()) / 60
@@ -292,27 +286,22 @@ def durations(table: FrameTable) -> Floats:
     return seconds
 
 
-def _changes(
-    table: FrameTable, drive: npt.NDArray[np.int64], right: Mask, sources: Sequence[str]
-) -> Iterator[dict[str, Any]]:
+def _changes(table: FrameTable, right: Mask, sources: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield every change of the true light, and when the state first agreed with it."""
-    lights, stamps = table.words['light'][drive].tolist(), table.stamp[drive].tolist()
-    edges = [
-        edge
-        for edge in range(1, len(lights))
-        if lights[edge - 1] and lights[edge] and lights[edge - 1] != lights[edge]
-    ]
-    for edge, end in zip(edges, [*edges[1:], len(drive)]):
-        after = np.flatnonzero(right[drive[edge:end]])
-        yield {
-            'source': sources[table.shard[drive[edge]]],
-            'stamp': stamps[edge],
-            'from': lights[edge - 1],
-            'to': lights[edge],
-            'delay_s': round((stamps[edge + after[0]] - stamps[edge]) / 1e9, 3)
-            if len(after)
-            else None,
-        }
+    for drive in table.drives():
+        lights, stamps = table.words['light'][drive].tolist(), table.stamp[drive].tolist()
+        pairs = enumerate(zip(lights, lights[1:]), 1)
+        edges = [edge for edge, (old, new) in pairs if old and new and old != new]
+        for edge, end in zip(edges, [*edges[1:], len(drive)]):
+            after = np.flatnonzero(right[drive[edge:end]])
+            waited = stamps[edge + after[0]] - stamps[edge] if len(after) else None
+            yield {
+                'source': sources[table.shard[drive[edge]]],
+                'stamp': stamps[edge],
+                'from': lights[edge - 1],
+                'to': lights[edge],
+                'delay_s': None if waited is None else round(waited / 1e9, 3),
+            }
 
 
 def _seconds(words: Words, seconds: Floats) -> dict[str, float]:
