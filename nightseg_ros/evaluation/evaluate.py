@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 import hashlib
 from importlib.metadata import PackageNotFoundError, version
@@ -303,10 +304,8 @@ def _header(variants: Variants, described: list[dict[str, Any]]) -> dict[str, An
 
 def _versions() -> dict[str, str | None]:
     """Return the versions of what computes; None for what is not installed."""
-    found: dict[str, str | None] = {}
-    for name in ('numpy', 'torch', 'openvino', 'onnxruntime'):
-        try:
+    found: dict[str, str | None] = dict.fromkeys(('numpy', 'torch', 'openvino', 'onnxruntime'))
+    for name in found:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
     return found

@@ -222,8 +222,7 @@ class _Counter:
         text = '\n'.join(self._lines)
         # a byte of a name that is no UTF-8 becomes JSON's own escape
         self._archive.writestr('frames.jsonl', text.encode(errors='backslashreplace'))
-        shown = [*self._samples.kept]
-        note |= {'frames': len(self._counts), 'runs': self._runs, 'samples': shown}
+        note |= {'frames': len(self._counts), 'runs': self._runs, 'samples': [*self._samples.kept]}
         self._archive.writestr('note.json', json.dumps(note))
 
 

@@ -315,8 +315,8 @@ def calibration(counts: Counts) -> dict[str, Any] | None:
     total = pixels.sum()
     if not total:
         return None
-    confidence = sums / 255
-    means = zip(_ratio(confidence, pixels), _ratio(right, pixels))
+    confidence, edges = sums / 255, np.arange(BINS + 1) / BINS
+    columns = edges, edges[1:], pixels, _ratio(confidence, pixels), _ratio(right, pixels)
     return {
         'ece': number(np.abs(right - confidence).sum() / total),
         'confidence': number(confidence.sum() / total),
@@ -324,13 +324,13 @@ def calibration(counts: Counts) -> dict[str, Any] | None:
         'pixels': int(total),
         'bins': [
             {
-                'low': number(index / BINS),
-                'high': number((index + 1) / BINS),
-                'pixels': int(pixels[index]),
+                'low': number(low),
+                'high': number(high),
+                'pixels': int(count),
                 'confidence': number(sure),
                 'accuracy': number(true),
             }
-            for index, (sure, true) in enumerate(means)
+            for low, high, count, sure, true in zip(*columns)
         ],
     }
 

@@ -26,8 +26,6 @@ _WANT = Want(labels=True, confidence=True)
 _SIZES = 4
 #: More would only wait for the interpreter.
 _MOST_STREAMS = 4
-
-
 #: Ways to run the pipeline by the name that their scores get, '' for the only one.
 Configurations = Mapping[str, PipelineConfig]
 
