@@ -228,10 +228,8 @@ class SegmentationScores:
                     f'{", ".join(taxonomy.classes)}{did_you_mean(name, taxonomy.classes)}'
                 )
         self.taxonomy, self.config = taxonomy, config
-        nine, chosen = (
-            np.array([(name in names) == wanted for name in taxonomy.classes], np.bool_)
-            for names, wanted in ((RARE, False), (subset, True))
-        )
+        nine = np.array([name not in RARE for name in taxonomy.classes], np.bool_)
+        chosen = np.array([name in subset for name in taxonomy.classes], np.bool_)
         self._miou9 = partial(miou, keep=nine)
         #: The scores that get intervals.
         self._headline: dict[str, Callable[[Rows], Floats]] = {

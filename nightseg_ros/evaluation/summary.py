@@ -68,7 +68,6 @@ class SetScores:
         self, name: str, parts: Sequence[tuple[Shard, FinishedShard]], variants: Variants,
         scores: SegmentationScores,
     ) -> None:  # fmt: skip
-        """Read the finished shards of the set."""
         self._name, self._members = name, list(variants.configurations)
         self._shards, self._finished = zip(*parts)
         self._scores, self._config = scores, scores.config
