@@ -430,7 +430,7 @@ def test_one_moment_of_a_drive_is_shown_once():
 
 
 def test_without_labels_the_frames_are_spread():
-    kept, most = offered([Candidate(number=i, group=i, mious=(None,)) for i in range(500)])
+    kept, most = offered([Candidate(number=i, group=i, mious=()) for i in range(500)])
     assert 6 <= len(kept) <= most <= 17
     assert len(set(np.diff([frame.number for frame in kept]))) == 1
     chosen = select(kept, None)
