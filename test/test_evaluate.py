@@ -196,19 +196,6 @@ def test_frames_labelled_side_by_side_are_the_same_frames(weights, drive, tmp_pa
     assert found[0]['compare'] == []
 
 
-def test_labels_from_folders_by_name_and_by_stamp(auto, drive, tmp_path):
-    topic = run(auto, tmp_path / 'topic', drive, labels=[LABEL_TOPIC])
-    for kind in ('name', 'stamp'):
-        folder = tmp_path / kind
-        for index in range(0, FRAMES, 2):
-            name = f'{index:06d}' if kind == 'name' else str(START + index * STEP)
-            imwrite(folder / f'{name}.png', truth(index))
-        imwrite(folder / 'stranger.png', truth(0))
-        found = run(auto, tmp_path / f'out_{kind}', drive, labels=[str(folder)])
-        assert found['sets']['drive']['sources'][0]['labels_unused'] == 1
-        assert found['runs']['drive']['all'] == topic['runs']['drive']['all']
-
-
 def test_a_folder_and_a_video_with_labels(auto, tmp_path):
     images, labels = tmp_path / 'images', tmp_path / 'labels'
     with VideoWriter(tmp_path / 'v.mp4', 10.0) as video:
@@ -228,6 +215,8 @@ def test_a_folder_and_a_video_with_labels(auto, tmp_path):
     assert counted == [5, 1, 4, 2]
     assert '000003.png' in pictures['losses'][0]
     assert (film['frames'], film['labelled']) == (6, 6)
+    pixels = [line['labelled'] for line in frames_of(tmp_path / 'out') if line['source'] == 'v']
+    assert pixels == [(truth(index) != 255).sum() for index in range(6)]
     assert set(found['runs']['recordings']['by_source']) == {'images', 'v'}
     # blocks of the drive beside pictures by themselves: 0.6 s in blocks of 0.3 s, and four
     assert [found['sets']['recordings'][key] for key in ('unit', 'units')] == ['blocks', 2 + 4]
@@ -580,7 +569,6 @@ def test_only_own_results_are_replaced_and_masks_go_with_their_scores(auto, driv
     ('given', 'words'),
     [
         ('evaluate --dataset images:{images} --labels x', '--labels is of bags, videos'),
-        ('evaluate {drive} --sources *=x', '--sources names pictures of a --dataset'),
         ('evaluate --dataset images:{images} --sources street', "'street' is no PATTERN=NAME"),
         ('evaluate {drive} --rate 5', '--rate is of folders and videos'),
         ('evaluate {drive} --streams 2 --workers 2', '--streams is of one process'),
