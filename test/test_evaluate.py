@@ -462,16 +462,12 @@ def test_prefetching_is_bounded_keeps_the_order_and_ends_with_its_reader():
 
 @pytest.fixture(scope='module')
 def drives(weights, tmp_path_factory):
-    """Return what evaluates shards by two routes, those of three drives, and their scores."""
+    """Return variants of two routes, the shards of three drives, and their scores."""
     folder = tmp_path_factory.mktemp('fleet')
     variants = Variants(configurations(config(weights, threads=1), ('route=day', 'route=auto')))
     paths = [write_drive(folder / f'drive{n}', FRAMES, every=3, seed=n) for n in range(3)]
     shards = sequence_shards(paths, labels=[LABEL_TOPIC], name='drives')
-
-    def evaluated(out: Path, shards: Any, **settings: Any) -> Any:
-        return evaluate(shards, variants, out, **settings)
-
-    return evaluated, shards, evaluated(folder / 'alone', shards)
+    return variants, shards, evaluate(shards, variants, folder / 'alone')
 
 
 @pytest.mark.parametrize('fleet', ['processes', 'ray'])
@@ -483,12 +479,12 @@ def test_a_killed_worker_is_replaced_and_counts_once(fleet, tmp_path, drives, mo
         cloudpickle.register_pickle_by_value(sys.modules[Doomed.__module__])
         monkeypatch.setenv('RAY_USAGE_STATS_ENABLED', '0')
     mark, out = tmp_path / 'killed', tmp_path / 'out'
-    evaluated, (first, second, third), alone = drives
+    variants, (first, second, third), alone = drives
     fields = {field.name: getattr(second, field.name) for field in dataclasses.fields(Shard)}
     # near its end
     doomed = Doomed(**fields, mark=mark, after=FRAMES - 4)
     settings = {'save_labels': True, 'ray': 'local'} if fleet == 'ray' else {}
-    found = evaluated(out, (first, doomed, third), workers=2, **settings)
+    found = evaluate((first, doomed, third), variants, out, workers=2, **settings)
     assert int(mark.read_text()) != os.getpid()
     assert without_times(found) == without_times(alone)
     count = 3 * FRAMES * 2
@@ -498,18 +494,18 @@ def test_a_killed_worker_is_replaced_and_counts_once(fleet, tmp_path, drives, mo
 
 
 def test_an_error_in_a_worker_is_told_as_in_this_process(tmp_path, drives):
-    evaluated, shards, _ = drives
+    variants, shards, _ = drives
     wrong = dataclasses.replace(shards[0], labels=str(tmp_path / 'labels'))
     for workers in (1, 2):
         with pytest.raises(DataError, match='labels .* are no folder, and .* has no image topic'):
-            evaluated(tmp_path / str(workers), [wrong], workers=workers)
+            evaluate([wrong], variants, tmp_path / str(workers), workers=workers)
 
 
 def test_without_ray_the_extra_is_named(tmp_path, drives, monkeypatch):
-    evaluated, shards, _ = drives
+    variants, shards, _ = drives
     monkeypatch.setitem(sys.modules, 'ray', None)
     with pytest.raises(WorkerError, match=r"pip install 'nightseg\[fleet\]'"):
-        evaluated(tmp_path, shards, ray='local')
+        evaluate(shards, variants, tmp_path, ray='local')
 
 
 # -- the command -----------------------------------------------------------------------------
