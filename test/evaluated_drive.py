@@ -54,11 +54,10 @@ def write_drive(
     return path
 
 
-def config(weights: dict[str, Path], **changes: Any) -> PipelineConfig:
+def config(weights: WeightsConfig, **changes: Any) -> PipelineConfig:
     """Return a configuration of the tests' weights on torch."""
-    names = {key.removeprefix('weights.'): str(path) for key, path in weights.items()}
     settings: dict[str, Any] = {'backend': 'torch', 'device': 'cpu', **changes}
-    return PipelineConfig(weights=WeightsConfig(**names), **settings)
+    return PipelineConfig(weights=weights, **settings)
 
 
 def without_times(result: dict[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ from nightseg_ros.taxonomy import CAMVID11
 import numpy as np
 import pytest
 from tiny_data import files_of, imwrite
-from tiny_weights import write_all
+from tiny_weights import weights_config
 
 #: The second one has the masks of the first.
 ROUTES = (
@@ -55,7 +55,7 @@ FRAMES = 24
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory):
-    return write_all(tmp_path_factory.mktemp('weights'))
+    return weights_config(tmp_path_factory.mktemp('weights'))
 
 
 @pytest.fixture(scope='module')
@@ -580,7 +580,7 @@ def test_options_without_effect_or_sense_are_refused(drive, tmp_path, given, wor
 
 def test_the_command(weights, drive, tmp_path, capsys):
     flags = ['--device', 'cpu', '--backend', 'torch', '--no-report']
-    flags += [f'--{key.replace(".", "-")}={path}' for key, path in weights.items()]
+    flags += [f'--weights-{name}={path}' for name, path in dataclasses.asdict(weights).items()]
     flags += ['--out', str(tmp_path / 'out')]
     for name in (START, 'stranger'):
         imwrite(tmp_path / 'labels' / f'{name}.png', truth(0))

@@ -23,7 +23,7 @@ from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
 import numpy as np
 import pytest
 from tiny_data import imwrite
-from tiny_weights import write_all
+from tiny_weights import weights_config
 
 FOUR = ('route=day', 'route=night', 'route=translate', 'route=auto')
 HOSTILE = '"><script>document.title=1</script><img src=http://evil.example/x onerror=alert(1)>'
@@ -64,7 +64,7 @@ class Page(HTMLParser):
 def kinds(tmp_path_factory):
     """Return metrics and folder of real evaluations of every kind, with their reports."""
     folder = tmp_path_factory.mktemp('reports')
-    base = config(write_all(folder / 'weights'))
+    base = config(weights_config(folder / 'weights'))
     one, four = (Variants(configurations(base, names)) for names in ((), FOUR))
     drive = write_drive(folder / 'night_drive', 12, every=2)
     for name, pixels in (('images', picture(0, 4)[..., ::-1]), ('labels', truth(0))):
