@@ -126,17 +126,15 @@ class SetScores:
 
     def compare(self) -> list[dict[str, Any]]:
         reference, *others = self.runs
+        first, *scores = ({**run['all'], **run} for run in self.runs.values())
+        paired, *drawn = self._values
         found = []
-        for name, values in zip(others, self._values[1:]):
+        for name, score, values in zip(others, scores, drawn):
             item: dict[str, Any] = {'set': self._name, 'run': name, 'reference': reference}
             for key in COMPARED:
-                score, first = (
-                    run.get(key, run['all'].get(key))
-                    for run in (self.runs[name], self.runs[reference])
-                )
-                if score is not None:
+                if score[key] is not None:
                     item[key] = metrics.difference(
-                        score, first, values[key], self._values[0][key], self._drawn, self._config
+                        score[key], first[key], values[key], paired[key], self._drawn, self._config
                     )
             found.append(item)
         return found
