@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 import hashlib
@@ -216,8 +216,15 @@ def _summarise(
             result['sets'][name] = found.describe()
             result['runs'] |= found.runs
             result['compare'] += found.compare()
-    if save_labels:
-        _save_labels(zip(shards, every), variants, labels)
+    for shard, finished in zip(shards, every) if save_labels else ():
+        names = variants.run_names(shard.set_name)
+        # a data set's masks lie side by side: they are named by image
+        source = slug(shard.source) if shard.frames else ''
+        stems = [lines[0]['frame'].replace('/', '_') for lines in finished.lines()]
+        for number, file, content in finished.files('labels'):
+            place = labels / slug(names[number]) / source
+            place.mkdir(parents=True, exist_ok=True)
+            (place / f'{stems[int(Path(file).stem)]}.png').write_bytes(content)
     for folder in (samples, labels) if save_labels else (samples,):
         shutil.rmtree(out / folder.name, ignore_errors=True)
         folder.rename(out / folder.name)
@@ -256,21 +263,6 @@ def _samples(
                 entry[key] = f'samples/{folder}/{file}' if file in kept[item] else None
             entries[run].append(entry)
     return entries
-
-
-def _save_labels(
-    parts: Iterable[tuple[Shard, FinishedShard]], variants: Variants, target: Path
-) -> None:
-    """Put the masks under ``RUN/SOURCE/``."""
-    for shard, finished in parts:
-        runs = variants.run_names(shard.set_name)
-        # a data set's masks lie side by side: they are named by image
-        source = slug(shard.source) if shard.frames else ''
-        names = [lines[0]['frame'].replace('/', '_') for lines in finished.lines()]
-        for run, file, content in finished.files('labels'):
-            folder = target / slug(runs[run]) / source
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f'{names[int(Path(file).stem)]}.png').write_bytes(content)
 
 
 def slug(name: str) -> str:

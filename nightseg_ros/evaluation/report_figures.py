@@ -13,7 +13,6 @@ import base64
 from collections.abc import Mapping, Sequence
 import io
 import json
-import math
 from pathlib import Path
 import re
 from typing import Any
@@ -187,11 +186,6 @@ def clock(seconds: float) -> str:
 
 #: Right, wrong and unlabelled pixels, RGB; blue and orange, which the colour-blind tell apart.
 ERROR_COLORS = np.array(((0, 90, 181), (245, 130, 20), (0, 0, 0)), np.uint8)
-
-
-def picture_side(count: int) -> int:
-    """Return the long side in pixels: the more pictures a page has, the smaller they are."""
-    return min(640, max(320, round(3500 / math.sqrt(max(1, count)))))
 
 
 def draw_sample(

@@ -396,10 +396,7 @@ def _halos(scene: StreetScene, lit: float, veil: float, radiance: Array) -> None
             continue
         r = max(0.8, radius * scene.camera.focal / depth)
         reach = int(3 * r)
-        at = (
-            slice(max(0, row - reach), row + reach + 1),
-            slice(max(0, column - reach), column + reach + 1),
-        )
+        at = tuple(slice(max(0, place - reach), place + reach + 1) for place in (row, column))
         py, px = np.arange(height)[at[0], None], np.arange(width)[at[1]]
         disc = np.exp(-((((px + 0.5 - u) ** 2 + (py + 0.5 - v) ** 2) / (r * r)) ** 1.5))
         radiance[at] += disc[..., None].astype(np.float32) * rgb
