@@ -9,18 +9,7 @@ from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.evaluation import metrics
 from nightseg_ros.evaluation.inference import Candidate, Samples, select
-from nightseg_ros.evaluation.metrics import (
-    BINS,
-    BootstrapConfig,
-    calibration,
-    confusion,
-    Flicker,
-    flicker,
-    interval,
-    reliability,
-    resampled,
-    SegmentationScores,
-)
+from nightseg_ros.evaluation.metrics import BootstrapConfig, confusion, Flicker, flicker, resampled
 from nightseg_ros.evaluation.sources import light_at, read_light
 from nightseg_ros.evaluation.summary import durations, FrameTable, routing
 from nightseg_ros.perception.frame import Frame
@@ -119,11 +108,12 @@ def test_an_interval_is_as_wide_as_theory_says():
     config = BootstrapConfig(resamples=4000)
     right = np.random.default_rng(1).binomial(100, 0.7, 400)
     sums = resampled(np.stack([right, np.full(400, 100)], axis=1), config)
-    low, high = interval(sums[:, 0] / sums[:, 1], 400, config)
+    low, high = metrics.interval(sums[:, 0] / sums[:, 1], 400, config)
     error = right.std() / 100 / np.sqrt(400)
     assert (high - low) == pytest.approx(2 * 1.96 * error, rel=0.1)
     assert low < right.mean() / 100 < high
-    assert interval(np.ones(10), 1, config) is interval(np.full(10, np.nan), 5, config) is None
+    for values, units in ((np.ones(10), 1), (np.full(10, np.nan), 5)):
+        assert metrics.interval(values, units, config) is None
 
 
 def test_a_seed_gives_the_same_draws_and_another_one_others():
@@ -141,7 +131,7 @@ def test_the_mean_of_sources_weighs_them_equally():
     good, bad = np.zeros((30, 11, 12), np.int64), np.zeros((2, 11, 12), np.int64)
     good[:, 0, 0] = 10
     bad[:, 3, 3], bad[:, 3, 0], bad[:, 0, 0] = 5, 5, 2
-    scores = SegmentationScores(CAMVID11, BootstrapConfig(resamples=50))
+    scores = metrics.SegmentationScores(CAMVID11, BootstrapConfig(resamples=50))
     mean, values, units = scores.mean_of_sources([good, bad], 'frames')
     expected = (1 + (5 / 10 + 2 / 7) / 2) / 2
     assert mean == pytest.approx(expected) and units == 30
@@ -157,7 +147,7 @@ def test_an_entry_tells_absent_classes_and_what_masks_abstained_from():
     units = np.zeros((6, 11, 12), np.int64)
     units[:, :3, :3] = np.random.default_rng(0).integers(1, 50, (6, 3, 3))
     units[:, 3, 11], units[:, 3, 10] = 7, 2
-    scores = SegmentationScores(CAMVID11, BootstrapConfig(resamples=50), ('sky', 'car'))
+    scores = metrics.SegmentationScores(CAMVID11, BootstrapConfig(resamples=50), ('sky', 'car'))
     entry, values = scores.entry(units)
     assert entry['iou']['car'] is None and entry['iou_ci']['car'] is None
     assert entry['miou_subset'] == entry['iou']['sky']
@@ -167,7 +157,7 @@ def test_an_entry_tells_absent_classes_and_what_masks_abstained_from():
     assert entry['support'] == dict(zip(CAMVID11.classes, units.sum((0, 2)).tolist()))
     assert entry['abstained'] == dict.fromkeys(CAMVID11.classes, 0) | {'road': 42}
     with pytest.raises(ConfigError, match="'camvid11' has no class 'unicorn'; it has sky"):
-        SegmentationScores(CAMVID11, BootstrapConfig(), ('sky', 'unicorn'))
+        metrics.SegmentationScores(CAMVID11, BootstrapConfig(), ('sky', 'unicorn'))
 
 
 # -- calibration -----------------------------------------------------------------------------
@@ -175,9 +165,10 @@ def test_an_entry_tells_absent_classes_and_what_masks_abstained_from():
 
 def test_each_of_fifteen_bins_begins_at_its_own_confidence():
     """255 levels in 15 bins of 17: the first of a bin is in it, the one below is not."""
+    sky = np.zeros((1, 2), np.uint8)
     for index in range(15):
         confidence = np.array([[17 * index, 17 * index + 16]], np.uint8)
-        counts = reliability(np.zeros_like(confidence), np.zeros_like(confidence), confidence)
+        counts = metrics.reliability(sky, sky, confidence)
         assert counts[:, 0].tolist() == [2 * (place == index) for place in range(15)]
 
 
@@ -186,7 +177,7 @@ def test_calibration_by_hand():
     confidence = np.array([[51, 51, 52, 204, 9, 9]], np.uint8)
     labels = np.array([[1, 2, 3, 4, 0, UNLABELLED]], np.uint8)
     truth = np.array([[1, 0, 0, 4, UNLABELLED, 3]], np.uint8)
-    found = calibration(reliability(truth, labels, confidence))
+    found = metrics.calibration(metrics.reliability(truth, labels, confidence))
     low, high = (51 + 51 + 52) / 255, 204 / 255
     assert found['pixels'] == 4 and found['accuracy'] == 0.5
     assert found['confidence'] == round((low + high) / 4, 4)
@@ -197,7 +188,7 @@ def test_calibration_by_hand():
     assert list(bins[3].values())[2:] == [3, 0.2013, 0.3333]
     assert list(bins[12].values())[2:] == [1, 0.8, 1.0]
     assert list(bins[0].values())[2:] == [0, None, None]
-    assert calibration(np.zeros((BINS, 3), np.int64)) is None
+    assert metrics.calibration(np.zeros((metrics.BINS, 3), np.int64)) is None
 
 
 # -- flicker ---------------------------------------------------------------------------------
