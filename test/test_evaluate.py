@@ -43,7 +43,7 @@ from nightseg_ros.perception.video import VideoWriter
 from nightseg_ros.taxonomy import CAMVID11
 import numpy as np
 import pytest
-from tiny_data import files_of, imwrite
+from tiny_data import files_of, imwrite, Killed
 from tiny_weights import weights_config
 
 #: The second one has the masks of the first.
@@ -362,10 +362,6 @@ def test_names_of_any_length_become_folders():
 # -- interruptions ---------------------------------------------------------------------------
 
 
-class Interrupted(Exception):
-    pass
-
-
 @pytest.fixture(scope='module')
 def shorter(tmp_path_factory):
     return write_drive(tmp_path_factory.mktemp('bag') / 'shorter', 6, every=3, seed=1)
@@ -385,10 +381,10 @@ def whole(variants, drive, shorter, tmp_path_factory):
 def test_an_interruption_redoes_only_the_open_shard(variants, drive, shorter, whole, tmp_path, at):
     def stop(done: int) -> None:
         if done >= at:
-            raise Interrupted
+            raise Killed
 
     out = tmp_path / 'out'
-    with pytest.raises(Interrupted):
+    with pytest.raises(Killed):
         run(variants, out, drive, shorter, advance=stop, **WHOLE)
     # as a killed process leaves it
     (out / '.shards' / '.00001-abc.npz').write_bytes(b'half')
@@ -407,9 +403,9 @@ def test_going_on_with_something_else_is_refused(auto, drive, tmp_path):
         for restart in (False, True):
             with pytest.raises(ConfigError, match='another process is at work'):
                 run(auto, tmp_path, drive, restart=restart)
-        raise Interrupted
+        raise Killed
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(Killed):
         run(auto, tmp_path, drive, advance=stop)
     with pytest.raises(ConfigError, match='other sources.*--restart'):
         run(auto, tmp_path, drive, labels=[LABEL_TOPIC])
@@ -419,10 +415,10 @@ def test_going_on_with_something_else_is_refused(auto, drive, tmp_path):
 
 def test_a_run_that_is_killed_as_it_writes_leaves_no_mixture(auto, drive, tmp_path, monkeypatch):
     def stop(*_: object) -> None:
-        raise Interrupted
+        raise Killed
 
     run(auto, tmp_path, drive)
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(SetScores, '__init__', stop)
         run(auto, tmp_path, drive)
     assert not (tmp_path / 'metrics.json').exists()
