@@ -62,14 +62,8 @@ def config(weights: WeightsConfig, **changes: Any) -> PipelineConfig:
 
 def without_times(result: dict[str, Any]) -> dict[str, Any]:
     """Return what has to be equal however a result came about."""
-    return {
-        'sets': result['sets'],
-        'compare': result['compare'],
-        'runs': {
-            name: {key: value for key, value in run.items() if key != 'timing'}
-            for name, run in result['runs'].items()
-        },
-    }
+    runs = {name: {**run, 'timing': None} for name, run in result['runs'].items()}
+    return {'sets': result['sets'], 'compare': result['compare'], 'runs': runs}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
