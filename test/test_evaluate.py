@@ -307,10 +307,8 @@ def test_stamps_that_jump_lose_no_frame_and_no_label(auto, tmp_path, seconds, al
 
 
 def test_every_camera_of_a_bag_is_a_source(auto, tmp_path):
-    topics, labels = (
-        [f'/{camera}/{name}' for camera in ('left', 'right')]
-        for name in ('image_raw', 'labels_truth')
-    )
+    topics = ['/left/image_raw', '/right/image_raw']
+    labels = ['/left/labels_truth', '/right/labels_truth']
     with BagWriter(tmp_path / 'bag') as bag:
         for index in range(4):
             stamp = START + index * STEP

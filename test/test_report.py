@@ -70,10 +70,8 @@ def kinds(tmp_path_factory):
     for name, pixels in (('images', picture(0, 4)[..., ::-1]), ('labels', truth(0))):
         for index in range(3):
             imwrite(folder / 'pictures' / name / f'a_{index}.png', pixels)
-    labelled, bare = (
-        sequence_shards([drive], **options)
-        for options in ({'labels': [LABEL_TOPIC], 'light': 'day'}, {})
-    )
+    labelled = sequence_shards([drive], labels=[LABEL_TOPIC], light='day')
+    bare = sequence_shards([drive])
     pictures = dataset_shards([f'folder:{folder}/pictures'], CAMVID11)
     bootstrap = BootstrapConfig(block_s=0.2, resamples=99)
     settings: Any = {'bootstrap': bootstrap, 'command': ['nightseg', 'evaluate']}
@@ -453,11 +451,8 @@ def browser():
         yield running
 
 
-KINDS = ('one', 'four', 'unlabelled', 'pictures', 'long_names')
-
-
 @pytest.mark.parametrize(('width', 'dark'), [(360, True), (1280, False)])
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', ['one', 'four', 'unlabelled', 'pictures', 'long_names'])
 def test_in_a_browser(browser, kinds, kind, width, dark):
     browser.show(kinds[kind][1] / 'report.html', width=width, dark=dark)
     browser.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")

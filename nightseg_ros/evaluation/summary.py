@@ -41,15 +41,11 @@ class FrameTable:
         self.stamp = np.array([line['stamp'] or 0 for line in lines], np.int64)
         self.labelled = np.array([line['labelled'] > 0 for line in lines], np.bool_)
         #: The frame could be decoded, and has a mask.
-        self.readable, self.masked = (
-            np.array([line[key] is not None for line in lines], np.bool_)
-            for key in ('size', 'labels_sha256')
-        )
+        self.readable = np.array([line['size'] is not None for line in lines], np.bool_)
+        self.masked = np.array([line['labels_sha256'] is not None for line in lines], np.bool_)
         #: NaN where there is none.
-        self.pixel_acc, self.reliability = (
-            np.array([line[key] for line in lines], np.float64)
-            for key in ('pixel_acc', 'reliability')
-        )
+        self.pixel_acc = np.array([line['pixel_acc'] for line in lines], np.float64)
+        self.reliability = np.array([line['reliability'] for line in lines], np.float64)
         self.words: dict[str, Words] = {
             key: np.array([line[key] or '' for line in lines], np.str_)
             for key in ('state', 'route', 'source', 'light')

@@ -328,10 +328,8 @@ def _radiance(scene: StreetScene, at: float, lit: float) -> Array:
     """Light every surface, and the sky behind them: linear float32 [H, W, 3], 1 is noon."""
     street, camera, shade = scene.street, scene.camera, scene.shade
     day = float(1500.0 ** (at - 1))
-    zenith, horizon = (
-        np.array([np.interp(at, _HOURS, channel) for channel in zip(*sky)], np.float32)
-        for sky in (_ZENITH, _HORIZON)
-    )
+    zenith = np.array([np.interp(at, _HOURS, channel) for channel in zip(*_ZENITH)], np.float32)
+    horizon = np.array([np.interp(at, _HOURS, channel) for channel in zip(*_HORIZON)], np.float32)
     depth = np.minimum(scene.depth, FAR)
     u, v = (np.arange(count, dtype=np.float32) + 0.5 for count in (camera.width, camera.height))
     u, v = (u - camera.center[0]) / camera.focal, (v[:, None] - camera.center[1]) / camera.focal
