@@ -216,7 +216,7 @@ def _summarise(
             result['sets'][name] = found.describe()
             result['runs'] |= found.runs
             result['compare'] += found.compare()
-    for shard, finished in zip(shards, every) if save_labels else ():
+    for shard, finished in [*zip(shards, every)] if save_labels else []:
         names = variants.run_names(shard.set_name)
         # a data set's masks lie side by side: they are named by image
         source = slug(shard.source) if shard.frames else ''
