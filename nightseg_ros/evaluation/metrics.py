@@ -137,7 +137,6 @@ def _ratio(part: Rows, whole: Rows) -> Floats:
 
 # -- bootstrap -------------------------------------------------------------------------------
 
-Unit = Literal['auto', 'frames', 'blocks', 'sources']
 #: Draws that are held at a time.
 _CHUNK = 50
 
@@ -153,7 +152,7 @@ class BootstrapConfig(Limited):
     configurations over the same frames paired.
     """
 
-    unit: Unit = 'auto'
+    unit: Literal['auto', 'frames', 'blocks', 'sources'] = 'auto'
     """'auto' draws blocks of drives and single frames of anything else."""
     block_s: Annotated[float, Limits(0.001, 1e6)] = 5.0
     """Length of a block in seconds."""

@@ -26,12 +26,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from nightseg_ros.data.pictures import encode_picture
 from nightseg_ros.data.sample import DataError, read_image, read_labels
+from nightseg_ros.evaluation.metrics import Floats, Image
 from nightseg_ros.taxonomy import UNLABELLED
 import numpy as np
 import numpy.typing as npt
-
-Floats = npt.NDArray[np.float64]
-Image = npt.NDArray[np.uint8]
 
 #: Colours that matplotlib draws with, in the place of variables of the style sheet.
 _VARIABLES = (

@@ -20,8 +20,6 @@ import numpy.typing as npt
 Mask = npt.NDArray[np.bool_]
 #: Strings; '' stands for none.
 Words = npt.NDArray[np.str_]
-#: A frame's line of frames.jsonl.
-Line = dict[str, Any]
 #: Scores that configurations are compared by.
 COMPARED = ('miou', 'miou9', 'pixel_acc', 'mean_of_sources_miou9')
 #: The stages of ``Pipeline.process``: what a camera's frame waits for.
@@ -34,9 +32,9 @@ class FrameTable:
     """One run's frames as columns, in the order of shards and stamps."""
 
     def __init__(
-        self, lines: Sequence[Line], shard: npt.NDArray[np.int64], sequence: Mask
+        self, lines: Sequence[dict[str, Any]], shard: npt.NDArray[np.int64], sequence: Mask
     ) -> None:
-        """Take a run's lines, and of each its shard's number in the set and whether it is one."""
+        """Take lines of frames.jsonl, of each its shard's number, and if that is a sequence."""
         self.lines, self.shard, self.sequence = lines, shard, sequence
         self.stamp = np.array([line['stamp'] or 0 for line in lines], np.int64)
         self.labelled = np.array([line['labelled'] > 0 for line in lines], np.bool_)
