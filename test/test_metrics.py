@@ -23,13 +23,9 @@ THREE = Taxonomy(name='three', classes=('a', 'b', 'c'), colors=((1, 0, 0), (0, 1
 # -- confusion -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ('truth', 'labels', 'word'),
-    [([[0, 1]], [[0]], 'sizes'), ([[3]], [[0]], 'truth holds id 3'), ([[0]], [[9]], 'mask holds')],
-)
-def test_what_cannot_be_counted_is_refused(truth, labels, word):
-    with pytest.raises(ValueError, match=word):
-        confusion(np.array(truth, np.uint8), np.array(labels, np.uint8), THREE)
+def test_a_mask_of_other_classes_is_refused():
+    with pytest.raises(ValueError, match='mask holds id 9'):
+        confusion(np.array([[0]], np.uint8), np.array([[9]], np.uint8), THREE)
 
 
 @pytest.mark.parametrize('seed', range(3))
@@ -63,16 +59,6 @@ def test_scores_are_those_of_torchmetrics(seed):
         (metrics.pixel_accuracy(rows), 'MulticlassAccuracy', 'weighted'),
     ):
         np.testing.assert_allclose(np.nan_to_num(values), theirs(metric, average=average), 1e-5)
-
-
-def test_matrices_are_scored_many_at_a_time():
-    rows = np.random.default_rng(0).integers(0, 50, (2, 5, 3, 4))
-    for score in (
-        metrics.iou, metrics.accuracy, metrics.miou, metrics.miou_all,
-        metrics.frequency_weighted_iou, metrics.pixel_accuracy, metrics.mean_accuracy,
-    ):  # fmt: skip
-        each = [[score(matrix) for matrix in row] for row in rows]
-        np.testing.assert_allclose(score(rows), each)
 
 
 def test_a_withheld_mask_misses_every_labelled_pixel_and_no_label_gives_no_score():
@@ -151,7 +137,9 @@ def test_an_entry_tells_absent_classes_and_what_masks_abstained_from():
     entry, values = scores.entry(units)
     assert entry['iou']['car'] is None and entry['iou_ci']['car'] is None
     assert entry['miou_subset'] == entry['iou']['sky']
-    assert entry['miou_ci'][0] <= entry['miou'] <= entry['miou_ci'][1]
+    for name in ('miou', 'pixel_acc'):
+        low, high = entry[f'{name}_ci']
+        assert 0 < low < entry[name] < high < 1
     assert entry['confusion'] == units.sum(0)[:, :-1].tolist()
     assert values['miou'].shape == (50,)
     assert entry['support'] == dict(zip(CAMVID11.classes, units.sum((0, 2)).tolist()))
