@@ -54,23 +54,16 @@ def write_drive(
     return path
 
 
-def config(weights: dict[str, Path], **changes: Any) -> PipelineConfig:
+def config(weights: WeightsConfig, **changes: Any) -> PipelineConfig:
     """Return a configuration of the tests' weights on torch."""
-    names = {key.removeprefix('weights.'): str(path) for key, path in weights.items()}
     settings: dict[str, Any] = {'backend': 'torch', 'device': 'cpu', **changes}
-    return PipelineConfig(weights=WeightsConfig(**names), **settings)
+    return PipelineConfig(weights=weights, **settings)
 
 
 def without_times(result: dict[str, Any]) -> dict[str, Any]:
     """Return what has to be equal however a result came about."""
-    return {
-        'sets': result['sets'],
-        'compare': result['compare'],
-        'runs': {
-            name: {key: value for key, value in run.items() if key != 'timing'}
-            for name, run in result['runs'].items()
-        },
-    }
+    runs = {name: {**run, 'timing': None} for name, run in result['runs'].items()}
+    return {'sets': result['sets'], 'compare': result['compare'], 'runs': runs}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

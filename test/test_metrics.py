@@ -9,18 +9,7 @@ from nightseg_ros.config import ConfigError
 from nightseg_ros.data.sample import DataError
 from nightseg_ros.evaluation import metrics
 from nightseg_ros.evaluation.inference import Candidate, Samples, select
-from nightseg_ros.evaluation.metrics import (
-    BINS,
-    BootstrapConfig,
-    calibration,
-    confusion,
-    Flicker,
-    flicker,
-    interval,
-    reliability,
-    resampled,
-    SegmentationScores,
-)
+from nightseg_ros.evaluation.metrics import BootstrapConfig, confusion, Flicker, flicker, resampled
 from nightseg_ros.evaluation.sources import light_at, read_light
 from nightseg_ros.evaluation.summary import durations, FrameTable, routing
 from nightseg_ros.perception.frame import Frame
@@ -34,13 +23,9 @@ THREE = Taxonomy(name='three', classes=('a', 'b', 'c'), colors=((1, 0, 0), (0, 1
 # -- confusion -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ('truth', 'labels', 'word'),
-    [([[0, 1]], [[0]], 'sizes'), ([[3]], [[0]], 'truth holds id 3'), ([[0]], [[9]], 'mask holds')],
-)
-def test_what_cannot_be_counted_is_refused(truth, labels, word):
-    with pytest.raises(ValueError, match=word):
-        confusion(np.array(truth, np.uint8), np.array(labels, np.uint8), THREE)
+def test_a_mask_of_other_classes_is_refused():
+    with pytest.raises(ValueError, match='mask holds id 9'):
+        confusion(np.array([[0]], np.uint8), np.array([[9]], np.uint8), THREE)
 
 
 @pytest.mark.parametrize('seed', range(3))
@@ -76,16 +61,6 @@ def test_scores_are_those_of_torchmetrics(seed):
         np.testing.assert_allclose(np.nan_to_num(values), theirs(metric, average=average), 1e-5)
 
 
-def test_matrices_are_scored_many_at_a_time():
-    rows = np.random.default_rng(0).integers(0, 50, (2, 5, 3, 4))
-    for score in (
-        metrics.iou, metrics.accuracy, metrics.miou, metrics.miou_all,
-        metrics.frequency_weighted_iou, metrics.pixel_accuracy, metrics.mean_accuracy,
-    ):  # fmt: skip
-        each = [[score(matrix) for matrix in row] for row in rows]
-        np.testing.assert_allclose(score(rows), each)
-
-
 def test_a_withheld_mask_misses_every_labelled_pixel_and_no_label_gives_no_score():
     truth = np.array([[0, 1, UNLABELLED]], np.uint8)
     rows = confusion(truth[:, 2:], truth[:, :1], THREE)
@@ -119,11 +94,12 @@ def test_an_interval_is_as_wide_as_theory_says():
     config = BootstrapConfig(resamples=4000)
     right = np.random.default_rng(1).binomial(100, 0.7, 400)
     sums = resampled(np.stack([right, np.full(400, 100)], axis=1), config)
-    low, high = interval(sums[:, 0] / sums[:, 1], 400, config)
+    low, high = metrics.interval(sums[:, 0] / sums[:, 1], 400, config)
     error = right.std() / 100 / np.sqrt(400)
     assert (high - low) == pytest.approx(2 * 1.96 * error, rel=0.1)
     assert low < right.mean() / 100 < high
-    assert interval(np.ones(10), 1, config) is interval(np.full(10, np.nan), 5, config) is None
+    for values, units in ((np.ones(10), 1), (np.full(10, np.nan), 5)):
+        assert metrics.interval(values, units, config) is None
 
 
 def test_a_seed_gives_the_same_draws_and_another_one_others():
@@ -141,7 +117,7 @@ def test_the_mean_of_sources_weighs_them_equally():
     good, bad = np.zeros((30, 11, 12), np.int64), np.zeros((2, 11, 12), np.int64)
     good[:, 0, 0] = 10
     bad[:, 3, 3], bad[:, 3, 0], bad[:, 0, 0] = 5, 5, 2
-    scores = SegmentationScores(CAMVID11, BootstrapConfig(resamples=50))
+    scores = metrics.SegmentationScores(CAMVID11, BootstrapConfig(resamples=50))
     mean, values, units = scores.mean_of_sources([good, bad], 'frames')
     expected = (1 + (5 / 10 + 2 / 7) / 2) / 2
     assert mean == pytest.approx(expected) and units == 30
@@ -157,17 +133,19 @@ def test_an_entry_tells_absent_classes_and_what_masks_abstained_from():
     units = np.zeros((6, 11, 12), np.int64)
     units[:, :3, :3] = np.random.default_rng(0).integers(1, 50, (6, 3, 3))
     units[:, 3, 11], units[:, 3, 10] = 7, 2
-    scores = SegmentationScores(CAMVID11, BootstrapConfig(resamples=50), ('sky', 'car'))
+    scores = metrics.SegmentationScores(CAMVID11, BootstrapConfig(resamples=50), ('sky', 'car'))
     entry, values = scores.entry(units)
     assert entry['iou']['car'] is None and entry['iou_ci']['car'] is None
     assert entry['miou_subset'] == entry['iou']['sky']
-    assert entry['miou_ci'][0] <= entry['miou'] <= entry['miou_ci'][1]
+    for name in ('miou', 'pixel_acc'):
+        low, high = entry[f'{name}_ci']
+        assert 0 < low < entry[name] < high < 1
     assert entry['confusion'] == units.sum(0)[:, :-1].tolist()
     assert values['miou'].shape == (50,)
     assert entry['support'] == dict(zip(CAMVID11.classes, units.sum((0, 2)).tolist()))
     assert entry['abstained'] == dict.fromkeys(CAMVID11.classes, 0) | {'road': 42}
     with pytest.raises(ConfigError, match="'camvid11' has no class 'unicorn'; it has sky"):
-        SegmentationScores(CAMVID11, BootstrapConfig(), ('sky', 'unicorn'))
+        metrics.SegmentationScores(CAMVID11, BootstrapConfig(), ('sky', 'unicorn'))
 
 
 # -- calibration -----------------------------------------------------------------------------
@@ -175,9 +153,10 @@ def test_an_entry_tells_absent_classes_and_what_masks_abstained_from():
 
 def test_each_of_fifteen_bins_begins_at_its_own_confidence():
     """255 levels in 15 bins of 17: the first of a bin is in it, the one below is not."""
+    sky = np.zeros((1, 2), np.uint8)
     for index in range(15):
         confidence = np.array([[17 * index, 17 * index + 16]], np.uint8)
-        counts = reliability(np.zeros_like(confidence), np.zeros_like(confidence), confidence)
+        counts = metrics.reliability(sky, sky, confidence)
         assert counts[:, 0].tolist() == [2 * (place == index) for place in range(15)]
 
 
@@ -186,7 +165,7 @@ def test_calibration_by_hand():
     confidence = np.array([[51, 51, 52, 204, 9, 9]], np.uint8)
     labels = np.array([[1, 2, 3, 4, 0, UNLABELLED]], np.uint8)
     truth = np.array([[1, 0, 0, 4, UNLABELLED, 3]], np.uint8)
-    found = calibration(reliability(truth, labels, confidence))
+    found = metrics.calibration(metrics.reliability(truth, labels, confidence))
     low, high = (51 + 51 + 52) / 255, 204 / 255
     assert found['pixels'] == 4 and found['accuracy'] == 0.5
     assert found['confidence'] == round((low + high) / 4, 4)
@@ -197,7 +176,7 @@ def test_calibration_by_hand():
     assert list(bins[3].values())[2:] == [3, 0.2013, 0.3333]
     assert list(bins[12].values())[2:] == [1, 0.8, 1.0]
     assert list(bins[0].values())[2:] == [0, None, None]
-    assert calibration(np.zeros((BINS, 3), np.int64)) is None
+    assert metrics.calibration(np.zeros((metrics.BINS, 3), np.int64)) is None
 
 
 # -- flicker ---------------------------------------------------------------------------------
@@ -430,7 +409,7 @@ def test_one_moment_of_a_drive_is_shown_once():
 
 
 def test_without_labels_the_frames_are_spread():
-    kept, most = offered([Candidate(number=i, group=i, mious=(None,)) for i in range(500)])
+    kept, most = offered([Candidate(number=i, group=i, mious=()) for i in range(500)])
     assert 6 <= len(kept) <= most <= 17
     assert len(set(np.diff([frame.number for frame in kept]))) == 1
     chosen = select(kept, None)

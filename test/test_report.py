@@ -23,7 +23,7 @@ from nightseg_ros.taxonomy import CAMVID11, UNLABELLED
 import numpy as np
 import pytest
 from tiny_data import imwrite
-from tiny_weights import write_all
+from tiny_weights import weights_config
 
 FOUR = ('route=day', 'route=night', 'route=translate', 'route=auto')
 HOSTILE = '"><script>document.title=1</script><img src=http://evil.example/x onerror=alert(1)>'
@@ -64,16 +64,14 @@ class Page(HTMLParser):
 def kinds(tmp_path_factory):
     """Return metrics and folder of real evaluations of every kind, with their reports."""
     folder = tmp_path_factory.mktemp('reports')
-    base = config(write_all(folder / 'weights'))
+    base = config(weights_config(folder / 'weights'))
     one, four = (Variants(configurations(base, names)) for names in ((), FOUR))
     drive = write_drive(folder / 'night_drive', 12, every=2)
     for name, pixels in (('images', picture(0, 4)[..., ::-1]), ('labels', truth(0))):
         for index in range(3):
             imwrite(folder / 'pictures' / name / f'a_{index}.png', pixels)
-    labelled, bare = (
-        sequence_shards([drive], **options)
-        for options in ({'labels': [LABEL_TOPIC], 'light': 'day'}, {})
-    )
+    labelled = sequence_shards([drive], labels=[LABEL_TOPIC], light='day')
+    bare = sequence_shards([drive])
     pictures = dataset_shards([f'folder:{folder}/pictures'], CAMVID11)
     bootstrap = BootstrapConfig(block_s=0.2, resamples=99)
     settings: Any = {'bootstrap': bootstrap, 'command': ['nightseg', 'evaluate']}
@@ -253,6 +251,7 @@ def test_read_errors_are_listed_and_said_at_the_top(copied):
 def test_names_from_outside_are_text_and_never_markup(copied):
     metrics, folder = copied()
     weights = metrics['pipeline']['weights']['night']
+    metrics['machine'][HOSTILE] = HOSTILE
     text = json.dumps(metrics)
     for word in (
         'night_drive', 'pedestrian', '/camera/image_raw', metrics['machine']['cpu'],
@@ -423,8 +422,6 @@ CONTRAST = """(() => {
   }
   return bad;
 })()"""
-#: Everything that sticks out of the page sideways, unless it can be scrolled by itself.
-WIDTH = '[document.documentElement.scrollWidth, innerWidth]'
 #: Pictures that did not load, and all there are.
 PICTURES = """(async () => {
   const all = [...document.images];
@@ -452,18 +449,16 @@ def browser():
         yield running
 
 
-KINDS = ('one', 'four', 'unlabelled', 'pictures', 'long_names')
-
-
 @pytest.mark.parametrize(('width', 'dark'), [(360, True), (1280, False)])
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', ['one', 'four', 'unlabelled', 'pictures', 'long_names'])
 def test_in_a_browser(browser, kinds, kind, width, dark):
     browser.show(kinds[kind][1] / 'report.html', width=width, dark=dark)
     browser.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
     assert browser.complaints == []
     outside = [url for url in browser.requests if not url.startswith(('file:', 'data:'))]
     assert outside == [] and sum(url.startswith('file:') for url in browser.requests) == 1
-    wide, inner = browser.evaluate(WIDTH)
+    # tables that are wider can be scrolled by themselves
+    wide, inner = browser.evaluate('[document.documentElement.scrollWidth, innerWidth]')
     assert wide <= inner == width
     there, broken = browser.evaluate(PICTURES)
     assert there > 0 and broken == 0
@@ -471,20 +466,10 @@ def test_in_a_browser(browser, kinds, kind, width, dark):
     assert browser.evaluate(UNNAMED) == []
 
 
-def test_injected_markup_does_nothing_in_a_browser(browser, copied):
-    metrics, folder = copied()
-    metrics['machine'] = {HOSTILE: HOSTILE}
-    metrics['command'] = ['nightseg', HOSTILE]
-    report(folder, metrics)
-    browser.show(folder / 'report.html', width=1280)
-    assert browser.evaluate('document.title') == 'night_drive'
-    assert browser.evaluate('document.scripts.length') == 0
-    assert HOSTILE in browser.evaluate('document.body.textContent')
-    assert browser.complaints == []
-    # were markup to get in all the same, the page's own policy would stop it
-    broken = (folder / 'report.html').read_text().replace('<h1>', f'<h1>{HOSTILE[2:]}', 1)
-    (folder / 'broken.html').write_text(broken)
-    browser.show(folder / 'broken.html', width=1280)
+def test_the_own_policy_of_a_page_stops_markup_that_got_in(browser, kinds, tmp_path):
+    html = (kinds['one'][1] / 'report.html').read_text()
+    (tmp_path / 'broken.html').write_text(html.replace('<h1>', f'<h1>{HOSTILE[2:]}', 1))
+    browser.show(tmp_path / 'broken.html', width=1280)
     assert browser.evaluate('document.title') == 'night_drive'
     assert len(browser.complaints) >= 2 and all('Policy' in text for text in browser.complaints)
     assert browser.blocked == [url for url in browser.requests if url.startswith('http')]

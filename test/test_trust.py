@@ -14,13 +14,7 @@ from nightseg_ros.data import photometric
 from nightseg_ros.data.augment import distort, PhotometricConfig
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.sample import DataError, read_image
-from nightseg_ros.evaluation.metrics import (
-    BootstrapConfig,
-    ranks,
-    risk_coverage,
-    selective,
-    spearman,
-)
+from nightseg_ros.evaluation.metrics import BootstrapConfig, ranks, selective, spearman
 from nightseg_ros.node.parameters import BY_NAME
 from nightseg_ros.outputs import OutputError
 from nightseg_ros.perception.frame import Frame
@@ -119,12 +113,6 @@ def test_rank_correlation_goes_by_order_alone(values):
     # 1 - 6 Σd² / n(n² - 1) does not hold with ties: Pearson's of the ranks does
     assert ranks([3, 1, 3, 2]).tolist() == [3.5, 1, 3.5, 2]
     assert spearman([1, 2, 2, 3], [1, 3, 2, 4]) == pytest.approx(0.9486833)
-
-
-def test_risk_falls_where_the_worst_frames_are_left_out():
-    coverage, risk = risk_coverage([0.9, 0.1, 0.8, 0.5], [0.0, 1.0, 0.1, 0.2])
-    assert coverage.tolist() == [0.25, 0.5, 0.75, 1.0]
-    assert risk == pytest.approx([0.0, 0.05, 0.1, 0.325])
 
 
 def test_scores_of_an_evaluation():

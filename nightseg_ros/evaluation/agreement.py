@@ -10,6 +10,7 @@ weights file says about itself, as Markdown.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -75,12 +76,9 @@ def source_images(source: Path, count: int) -> list[Image]:
     """Return up to ``count`` uint8 RGB frames, spread over a source; ``DataError`` for none."""
     frames = open_source(source)
     every = max(1, (frames.count or count) // count)
-    images: list[Image] = []
-    for index, (_, frame) in enumerate(frames):
-        if index % every == 0 and isinstance(frame, Frame):
-            images.append(in_rgb(frame))
-        if len(images) == count:
-            break
+    spread = islice(frames, 0, None, every)
+    readable = (in_rgb(frame) for _, frame in spread if isinstance(frame, Frame))
+    images = list(islice(readable, count))
     if not images:
         raise DataError(f"'{source}' has no frame that can be read")
     return images

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 import hashlib
 from importlib.metadata import PackageNotFoundError, version
@@ -215,8 +216,15 @@ def _summarise(
             result['sets'][name] = found.describe()
             result['runs'] |= found.runs
             result['compare'] += found.compare()
-    if save_labels:
-        _save_labels(zip(shards, every), variants, labels)
+    for shard, finished in [*zip(shards, every)] if save_labels else []:
+        names = variants.run_names(shard.set_name)
+        # a data set's masks lie side by side: they are named by image
+        source = slug(shard.source) if shard.frames else ''
+        stems = [lines[0]['frame'].replace('/', '_') for lines in finished.lines()]
+        for number, file, content in finished.files('labels'):
+            place = labels / slug(names[number]) / source
+            place.mkdir(parents=True, exist_ok=True)
+            (place / f'{stems[int(Path(file).stem)]}.png').write_bytes(content)
     for folder in (samples, labels) if save_labels else (samples,):
         shutil.rmtree(out / folder.name, ignore_errors=True)
         folder.rename(out / folder.name)
@@ -257,21 +265,6 @@ def _samples(
     return entries
 
 
-def _save_labels(
-    parts: Iterable[tuple[Shard, FinishedShard]], variants: Variants, target: Path
-) -> None:
-    """Put the masks under ``RUN/SOURCE/``."""
-    for shard, finished in parts:
-        runs = variants.run_names(shard.set_name)
-        # a data set's masks lie side by side: they are named by image
-        source = slug(shard.source) if shard.frames else ''
-        names = [lines[0]['frame'].replace('/', '_') for lines in finished.lines()]
-        for run, file, content in finished.files('labels'):
-            folder = target / slug(runs[run]) / source
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f'{names[int(Path(file).stem)]}.png').write_bytes(content)
-
-
 def slug(name: str) -> str:
     """Return a name as a file may be called everywhere; a long one is cut and gets a hash."""
     safe = re.sub(r'[^\w.=+-]+', '_', name).strip('.')
@@ -303,10 +296,8 @@ def _header(variants: Variants, described: list[dict[str, Any]]) -> dict[str, An
 
 def _versions() -> dict[str, str | None]:
     """Return the versions of what computes; None for what is not installed."""
-    found: dict[str, str | None] = {}
-    for name in ('numpy', 'torch', 'openvino', 'onnxruntime'):
-        try:
+    found: dict[str, str | None] = dict.fromkeys(('numpy', 'torch', 'openvino', 'onnxruntime'))
+    for name in found:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
     return found

@@ -178,7 +178,8 @@ class _Counter:
         self._lines += [json.dumps(line, ensure_ascii=False) for line in lines]
         if read.frame is None:
             return
-        mious = tuple(line['miou'] for line in lines)
+        # all have a score or none has: the labels are the same
+        mious = tuple(line['miou'] for line in lines if line['miou'] is not None)
         # an image by itself is a group of its own
         group = read.frame.stamp_ns // MOMENT_NS if self._sequence else index
 
@@ -222,8 +223,7 @@ class _Counter:
         text = '\n'.join(self._lines)
         # a byte of a name that is no UTF-8 becomes JSON's own escape
         self._archive.writestr('frames.jsonl', text.encode(errors='backslashreplace'))
-        shown = [*self._samples.kept]
-        note |= {'frames': len(self._counts), 'runs': self._runs, 'samples': shown}
+        note |= {'frames': len(self._counts), 'runs': self._runs, 'samples': [*self._samples.kept]}
         self._archive.writestr('note.json', json.dumps(note))
 
 
@@ -266,8 +266,8 @@ class Candidate(NamedTuple):
     """Its number in the shard."""
     group: int
     """Frames of one moment of a drive look the same, and share it."""
-    mious: tuple[float | None, ...]
-    """One a configuration; None without labels or mask."""
+    mious: tuple[float, ...]
+    """One a configuration; none without labels."""
     shard: int = 0
 
 
@@ -290,10 +290,9 @@ class Samples:
 
     def add(self, frame: Candidate, pictures: Callable[[], Mapping[str, Image | None]]) -> None:
         """Take the next frame; ``pictures`` are uint8 [H, W] or RGB [H, W, 3] by file name."""
-        labelled = frame.mious[0] is not None
-        self.kept[frame] = self._labelled if labelled else self._seen, {}
+        self.kept[frame] = self._labelled if frame.mious else self._seen, {}
         self._seen += 1
-        self._labelled += labelled
+        self._labelled += bool(frame.mious)
         wanted = self.wanted
         if frame in wanted:
             shown = ((name, pixels) for name, pixels in pictures().items() if pixels is not None)
@@ -302,7 +301,7 @@ class Samples:
 
     @property
     def wanted(self) -> set[Candidate]:
-        scored = [item for item in self.kept if item.mious[0] is not None]
+        scored = [item for item in self.kept if item.mious]
         stride = 1
         while (self._labelled or self._seen) > stride * _LATTICE:
             stride *= 2
@@ -314,17 +313,16 @@ class Samples:
 def _top(items: Iterable[Candidate], kind: str, most: int, median: float = 0) -> list[Candidate]:
     """Return the first frames of a kind, one a group; of equals that which came first."""
 
-    def value(mious: Sequence[Any]) -> float:
-        known = [miou for miou in mious if miou is not None]
-        values = {
-            'best': known[0], 'worst': -known[0], 'median': -abs(known[0] - median),
-            'different': max(known) - min(known),
-        }  # fmt: skip
-        return float(values[kind])
+    def value(item: Candidate) -> float:
+        first = item.mious[0]
+        return {
+            'best': first, 'worst': -first, 'median': -abs(first - median),
+            'different': max(item.mious) - min(item.mious),
+        }[kind]  # fmt: skip
 
     chosen: dict[tuple[int, int], Candidate] = {}
-    for item in sorted(items, key=lambda item: (-value(item.mious), item.shard, item.number)):
-        if kind != 'different' or value(item.mious) > 0:
+    for item in sorted(items, key=lambda item: (-value(item), item.shard, item.number)):
+        if kind != 'different' or value(item) > 0:
             chosen.setdefault((item.shard, item.group), item)
     return list(chosen.values())[:most]
 
@@ -335,7 +333,7 @@ def select(candidates: Sequence[Candidate], median: float | None) -> list[tuple[
     if median is None:
         step = max(1, math.ceil(len(rest) / SPREAD))
         return [('spread', item) for item in rest[::step]]
-    scored = [item for item in rest if item.mious[0] is not None]
+    scored = [item for item in rest if item.mious]
     # of few frames, one of each kind rather than the best only
     few = max(1, len(scored) // 4)
     chosen: dict[Candidate, str] = {}

@@ -137,7 +137,6 @@ def _ratio(part: Rows, whole: Rows) -> Floats:
 
 # -- bootstrap -------------------------------------------------------------------------------
 
-Unit = Literal['auto', 'frames', 'blocks', 'sources']
 #: Draws that are held at a time.
 _CHUNK = 50
 
@@ -153,7 +152,7 @@ class BootstrapConfig(Limited):
     configurations over the same frames paired.
     """
 
-    unit: Unit = 'auto'
+    unit: Literal['auto', 'frames', 'blocks', 'sources'] = 'auto'
     """'auto' draws blocks of drives and single frames of anything else."""
     block_s: Annotated[float, Limits(0.001, 1e6)] = 5.0
     """Length of a block in seconds."""
@@ -228,10 +227,8 @@ class SegmentationScores:
                     f'{", ".join(taxonomy.classes)}{did_you_mean(name, taxonomy.classes)}'
                 )
         self.taxonomy, self.config = taxonomy, config
-        nine, chosen = (
-            np.array([(name in names) == wanted for name in taxonomy.classes], np.bool_)
-            for names, wanted in ((RARE, False), (subset, True))
-        )
+        nine = np.array([name not in RARE for name in taxonomy.classes], np.bool_)
+        chosen = np.array([name in subset for name in taxonomy.classes], np.bool_)
         self._miou9 = partial(miou, keep=nine)
         #: The scores that get intervals.
         self._headline: dict[str, Callable[[Rows], Floats]] = {
@@ -315,8 +312,8 @@ def calibration(counts: Counts) -> dict[str, Any] | None:
     total = pixels.sum()
     if not total:
         return None
-    confidence = sums / 255
-    means = zip(_ratio(confidence, pixels), _ratio(right, pixels))
+    confidence, edges = sums / 255, np.arange(BINS + 1) / BINS
+    columns = edges, edges[1:], pixels, _ratio(confidence, pixels), _ratio(right, pixels)
     return {
         'ece': number(np.abs(right - confidence).sum() / total),
         'confidence': number(confidence.sum() / total),
@@ -324,13 +321,13 @@ def calibration(counts: Counts) -> dict[str, Any] | None:
         'pixels': int(total),
         'bins': [
             {
-                'low': number(index / BINS),
-                'high': number((index + 1) / BINS),
-                'pixels': int(pixels[index]),
+                'low': number(low),
+                'high': number(high),
+                'pixels': int(count),
                 'confidence': number(sure),
                 'accuracy': number(true),
             }
-            for index, (sure, true) in enumerate(means)
+            for low, high, count, sure, true in zip(*columns)
         ],
     }
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 import json
+import math
 from pathlib import Path
 import re
 import shlex
@@ -20,12 +21,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from nightseg_ros.data.sample import DataError
-from nightseg_ros.evaluation.report_figures import (
-    draw_sample,
-    draw_timelines,
-    ERROR_COLORS,
-    picture_side,
-)
+from nightseg_ros.evaluation.report_figures import draw_sample, draw_timelines, ERROR_COLORS
 from nightseg_ros.files import replace_file
 from nightseg_ros.taxonomy import Taxonomy, TaxonomyError
 
@@ -266,7 +262,9 @@ def draw_shots(folder: Path, evaluation: Any) -> tuple[list[dict[str, Any]], lis
         every = zip(*(run.samples for run in entry.runs))
         ranked = sorted(every, key=lambda samples: kinds.index(samples[0].kind))
         frames += [(entry, samples) for samples in ranked[:MOST_FRAMES]]
-    side = picture_side(sum(2 + 2 * len(samples) for _, samples in frames))
+    # the more pictures a page has, the smaller they are
+    total = sum(2 + 2 * len(samples) for _, samples in frames)
+    side = min(640, max(320, round(3500 / math.sqrt(max(1, total)))))
     shown = set()
     for entry, samples in frames:
         first = samples[0]
@@ -277,10 +275,20 @@ def draw_shots(folder: Path, evaluation: Any) -> tuple[list[dict[str, Any]], lis
             problems.append(f'A frame of {entry.name} cannot be shown: {error}')
             continue
         title = f'{SAMPLES[first.kind]}: {first.frame}'
+        about = [first.source] if first.source != entry.name else []
+        if entry.drive and first.stamp is not None:
+            about.append(moment(first.stamp))
+        about.append(f'light score {number(first.score, 2)}, state {first.state}')
+        # a route that never changes is in the configuration's name
+        about += [
+            f'{run.label} took the route {sample.route}'
+            for run, sample in zip(entry.runs, samples)
+            if len(run.routes) > 1 or len(samples) == 1
+        ]
         shots.append(
             {
                 'title': f'{entry.name}, {title}' if len(evaluation.sets) > 1 else title,
-                'about': _about(entry, samples),
+                'about': '; '.join(about),
                 'pictures': pictures,
                 'truth': bool(first.truth),
                 'folded': first.kind != 'spread' and (entry.name, first.kind) in shown,
@@ -288,19 +296,3 @@ def draw_shots(folder: Path, evaluation: Any) -> tuple[list[dict[str, Any]], lis
         )
         shown.add((entry.name, first.kind))
     return shots, problems
-
-
-def _about(entry: Any, samples: Sequence[Any]) -> str:
-    """Return what is said of a frame: place, time, light, and route by configuration."""
-    first = samples[0]
-    parts = [first.source] if first.source != entry.name else []
-    if entry.drive and first.stamp is not None:
-        parts.append(moment(first.stamp))
-    parts.append(f'light score {number(first.score, 2)}, state {first.state}')
-    # a route that never changes is in the configuration's name
-    parts += [
-        f'{run.label} took the route {sample.route}'
-        for run, sample in zip(entry.runs, samples)
-        if len(run.routes) > 1 or len(samples) == 1
-    ]
-    return '; '.join(parts)

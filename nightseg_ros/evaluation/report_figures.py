@@ -13,7 +13,6 @@ import base64
 from collections.abc import Mapping, Sequence
 import io
 import json
-import math
 from pathlib import Path
 import re
 from typing import Any
@@ -27,12 +26,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from nightseg_ros.data.pictures import encode_picture
 from nightseg_ros.data.sample import DataError, read_image, read_labels
+from nightseg_ros.evaluation.metrics import Floats, Image
 from nightseg_ros.taxonomy import UNLABELLED
 import numpy as np
 import numpy.typing as npt
-
-Floats = npt.NDArray[np.float64]
-Image = npt.NDArray[np.uint8]
 
 #: Colours that matplotlib draws with, in the place of variables of the style sheet.
 _VARIABLES = (
@@ -146,9 +143,8 @@ def _draw_drive(tracks: Mapping[str, Track], seconds: Floats, title: str) -> Mar
                        marker='.' if few else '', markersize=4)  # fmt: skip
         above.set_ylim(-0.04, 1.04)
         above.set_yticks((0, 0.5, 1), ('0', '', '1'))
-        used: set[str] = set()
         for row, words in enumerate(strips.values()):
-            used |= _draw_strip(below, row, seconds, np.array(words, object))
+            _draw_strip(below, row, seconds, np.array(words, object))
         below.set_ylim(len(strips) - 0.5, -0.5)
         below.set_yticks(range(len(strips)), list(strips))
         for axes in (above, below):
@@ -158,24 +154,23 @@ def _draw_drive(tracks: Mapping[str, Track], seconds: Floats, title: str) -> Mar
         below.xaxis.set_major_locator(MaxNLocator(9, steps=(1, 1.5, 3, 6, 10)))
         short = seconds[-1] < 10
         below.xaxis.set_major_formatter(lambda s, _: f'{s:.1f} s' if short else clock(s))
+        used = {word for words in strips.values() for word in words}
         patches = [Patch(color=_COLORS[word], label=word) for word in _COLORS if word in used]
         handles = [*above.get_lines(), *patches]
         figure.legend(handles=handles, loc='outside lower center', ncols=6, frameon=False)
         return _svg(figure, f'{title}. {", ".join((*curves, *strips))}')
 
 
-def _draw_strip(axes: Axes, row: int, seconds: Floats, words: npt.NDArray[np.object_]) -> set[str]:
-    """Draw where each word holds, up to the next frame, at least a moment; return the words."""
+def _draw_strip(axes: Axes, row: int, seconds: Floats, words: npt.NDArray[np.object_]) -> None:
+    """Draw where each word holds, up to the next frame, at least a moment."""
     first = np.flatnonzero(np.append(True, words[1:] != words[:-1]))
     ends = np.append(seconds[first[1:]], seconds[-1])
     widths = np.maximum(ends - seconds[first], seconds[-1] * _LEAST)
-    said = sorted({*words.tolist()} - {None})
-    for word in said:
+    for word in sorted({*words.tolist()} - {None}):
         held = words[first] == word
         spans = list(zip(seconds[first][held], widths[held]))
         color = _COLORS.get(word, _COLORS['bad'])
         axes.broken_barh(spans, (row - 0.35, 0.7), color=color, linewidth=0)
-    return {*said}
 
 
 def clock(seconds: float) -> str:
@@ -189,11 +184,6 @@ def clock(seconds: float) -> str:
 
 #: Right, wrong and unlabelled pixels, RGB; blue and orange, which the colour-blind tell apart.
 ERROR_COLORS = np.array(((0, 90, 181), (245, 130, 20), (0, 0, 0)), np.uint8)
-
-
-def picture_side(count: int) -> int:
-    """Return the long side in pixels: the more pictures a page has, the smaller they are."""
-    return min(640, max(320, round(3500 / math.sqrt(max(1, count)))))
 
 
 def draw_sample(

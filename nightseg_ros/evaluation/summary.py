@@ -20,8 +20,6 @@ import numpy.typing as npt
 Mask = npt.NDArray[np.bool_]
 #: Strings; '' stands for none.
 Words = npt.NDArray[np.str_]
-#: A frame's line of frames.jsonl.
-Line = dict[str, Any]
 #: Scores that configurations are compared by.
 COMPARED = ('miou', 'miou9', 'pixel_acc', 'mean_of_sources_miou9')
 #: The stages of ``Pipeline.process``: what a camera's frame waits for.
@@ -34,22 +32,18 @@ class FrameTable:
     """One run's frames as columns, in the order of shards and stamps."""
 
     def __init__(
-        self, lines: Sequence[Line], shard: npt.NDArray[np.int64], sequence: Mask
+        self, lines: Sequence[dict[str, Any]], shard: npt.NDArray[np.int64], sequence: Mask
     ) -> None:
-        """Take a run's lines, and of each its shard's number in the set and whether it is one."""
+        """Take lines of frames.jsonl, of each its shard's number, and if that is a sequence."""
         self.lines, self.shard, self.sequence = lines, shard, sequence
         self.stamp = np.array([line['stamp'] or 0 for line in lines], np.int64)
         self.labelled = np.array([line['labelled'] > 0 for line in lines], np.bool_)
         #: The frame could be decoded, and has a mask.
-        self.readable, self.masked = (
-            np.array([line[key] is not None for line in lines], np.bool_)
-            for key in ('size', 'labels_sha256')
-        )
+        self.readable = np.array([line['size'] is not None for line in lines], np.bool_)
+        self.masked = np.array([line['labels_sha256'] is not None for line in lines], np.bool_)
         #: NaN where there is none.
-        self.pixel_acc, self.reliability = (
-            np.array([line[key] for line in lines], np.float64)
-            for key in ('pixel_acc', 'reliability')
-        )
+        self.pixel_acc = np.array([line['pixel_acc'] for line in lines], np.float64)
+        self.reliability = np.array([line['reliability'] for line in lines], np.float64)
         self.words: dict[str, Words] = {
             key: np.array([line[key] or '' for line in lines], np.str_)
             for key in ('state', 'route', 'source', 'light')
@@ -68,7 +62,6 @@ class SetScores:
         self, name: str, parts: Sequence[tuple[Shard, FinishedShard]], variants: Variants,
         scores: SegmentationScores,
     ) -> None:  # fmt: skip
-        """Read the finished shards of the set."""
         self._name, self._members = name, list(variants.configurations)
         self._shards, self._finished = zip(*parts)
         self._scores, self._config = scores, scores.config
@@ -127,17 +120,15 @@ class SetScores:
 
     def compare(self) -> list[dict[str, Any]]:
         reference, *others = self.runs
+        first, *scores = ({**run['all'], **run} for run in self.runs.values())
+        paired, *drawn = self._values
         found = []
-        for name, values in zip(others, self._values[1:]):
+        for name, score, values in zip(others, scores, drawn):
             item: dict[str, Any] = {'set': self._name, 'run': name, 'reference': reference}
             for key in COMPARED:
-                score, first = (
-                    run.get(key, run['all'].get(key))
-                    for run in (self.runs[name], self.runs[reference])
-                )
-                if score is not None:
+                if score[key] is not None:
                     item[key] = metrics.difference(
-                        score, first, values[key], self._values[0][key], self._drawn, self._config
+                        score[key], first[key], values[key], paired[key], self._drawn, self._config
                     )
             found.append(item)
         return found
@@ -161,12 +152,8 @@ class SetScores:
             kind: str, score: Callable[[Counts], dict[str, Any] | None], where: Mask
         ) -> dict[str, Any]:
             """Return a score of the summed counts of a kind, of all frames and by state."""
-            rows = self._counts[kind][:, run]
-            states = words['state']
-            found = {
-                str(word): score(rows[where & (states == word)].sum(0))
-                for word in np.unique(states)
-            }
+            rows, states = self._counts[kind][:, run], words['state']
+            found = {word: score(rows[where & (states == word)].sum(0)) for word in _tally(states)}
             known = {word: value for word, value in found.items() if value is not None}
             return {'all': score(rows[where].sum(0)), 'by_state': known}
 
@@ -253,9 +240,7 @@ def routing(table: FrameTable, sources: Sequence[str]) -> dict[str, Any]:
     # glare is right at dusk and by night
     right = (light == state) | (np.isin(light, ('dusk', 'night')) & (state == 'glare'))
     wrong = known & ~right
-    changes = [
-        change for drive in table.drives() for change in _changes(table, drive, right, sources)
-    ]
+    changes = list(_changes(table, right, sources))
     delays = [change['delay_s'] for change in changes if change['delay_s'] is not None]
     switches = sum(int((route[d][1:] != route[d][:-1]).sum()) for d in table.drives())
     minutes = float(seconds.sum()) / 60
@@ -292,27 +277,22 @@ def durations(table: FrameTable) -> Floats:
     return seconds
 
 
-def _changes(
-    table: FrameTable, drive: npt.NDArray[np.int64], right: Mask, sources: Sequence[str]
-) -> Iterator[dict[str, Any]]:
+def _changes(table: FrameTable, right: Mask, sources: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield every change of the true light, and when the state first agreed with it."""
-    lights, stamps = table.words['light'][drive].tolist(), table.stamp[drive].tolist()
-    edges = [
-        edge
-        for edge in range(1, len(lights))
-        if lights[edge - 1] and lights[edge] and lights[edge - 1] != lights[edge]
-    ]
-    for edge, end in zip(edges, [*edges[1:], len(drive)]):
-        after = np.flatnonzero(right[drive[edge:end]])
-        yield {
-            'source': sources[table.shard[drive[edge]]],
-            'stamp': stamps[edge],
-            'from': lights[edge - 1],
-            'to': lights[edge],
-            'delay_s': round((stamps[edge + after[0]] - stamps[edge]) / 1e9, 3)
-            if len(after)
-            else None,
-        }
+    for drive in table.drives():
+        lights, stamps = table.words['light'][drive].tolist(), table.stamp[drive].tolist()
+        pairs = enumerate(zip(lights, lights[1:]), 1)
+        edges = [edge for edge, (old, new) in pairs if old and new and old != new]
+        for edge, end in zip(edges, [*edges[1:], len(drive)]):
+            after = np.flatnonzero(right[drive[edge:end]])
+            waited = stamps[edge + after[0]] - stamps[edge] if len(after) else None
+            yield {
+                'source': sources[table.shard[drive[edge]]],
+                'stamp': stamps[edge],
+                'from': lights[edge - 1],
+                'to': lights[edge],
+                'delay_s': None if waited is None else round(waited / 1e9, 3),
+            }
 
 
 def _seconds(words: Words, seconds: Floats) -> dict[str, float]:

@@ -17,7 +17,6 @@ from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, routes_of
 from nightseg_ros.perception.result import NOTHING, Result, Want
 from nightseg_ros.perception.router import RouterConfig, RouteTable
 from nightseg_ros.runtime.backend import Log
-from nightseg_ros.runtime.backends import open_backend
 from nightseg_ros.taxonomy import Taxonomy
 from nightseg_ros.weights import load_weights, WeightsError
 
@@ -26,8 +25,6 @@ _WANT = Want(labels=True, confidence=True)
 _SIZES = 4
 #: More would only wait for the interpreter.
 _MOST_STREAMS = 4
-
-
 #: Ways to run the pipeline by the name that their scores get, '' for the only one.
 Configurations = Mapping[str, PipelineConfig]
 
@@ -77,14 +74,13 @@ def taxonomy_of(config: PipelineConfig) -> Taxonomy:
 
 def stream_count(config: PipelineConfig, threads: int) -> int:
     """
-    Return how many frames are best labelled at a time on this machine.
+    Return how many frames are best labelled at a time on this machine; the config is settled.
 
     Networks that share the cores frame by frame leave them no time to wait for one another, which
     they do as soon as decoding and counting take a core away now and then. torch shares its
     threads among all networks anyway, and a GPU is one.
     """
-    backend = open_backend(config.backend, config.device)
-    if backend.name == 'torch' or backend.device != 'cpu':
+    if config.backend == 'torch' or config.device != 'cpu':
         return 1
     cores = os.cpu_count() or 1
     return max(1, cores // threads) if threads else min(cores, _MOST_STREAMS)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import cv2
@@ -101,11 +102,9 @@ class Canvas:
         np.copyto(self.glow[at], light, where=mask[..., None])
         np.copyto(self._flat[at], flat, where=mask)
 
-    def hidden(self, low: tuple[float, float, float], high: tuple[float, float, float]) -> bool:
+    def hidden(self, low: Point, high: Point) -> bool:
         """Return whether no part of the upright box between two corners can be seen."""
-        box = np.array([[(x, y, z) for x in (low[0], high[0]) for y in (low[1], high[1])]
-                        for z in (low[2], high[2])]).reshape(8, 3)  # fmt: skip
-        u, v, depth = self.camera.project(box)
+        u, v, depth = self.camera.project(np.array([*product(*zip(low, high))]))
         if depth.min() < NEAR:
             return bool(depth.max() < NEAR)
         rows, columns = (slice(max(0, int(s.min())), max(0, int(s.max()) + 1)) for s in (v, u))

@@ -328,10 +328,8 @@ def _radiance(scene: StreetScene, at: float, lit: float) -> Array:
     """Light every surface, and the sky behind them: linear float32 [H, W, 3], 1 is noon."""
     street, camera, shade = scene.street, scene.camera, scene.shade
     day = float(1500.0 ** (at - 1))
-    zenith, horizon = (
-        np.array([np.interp(at, _HOURS, channel) for channel in zip(*sky)], np.float32)
-        for sky in (_ZENITH, _HORIZON)
-    )
+    zenith = np.array([np.interp(at, _HOURS, channel) for channel in zip(*_ZENITH)], np.float32)
+    horizon = np.array([np.interp(at, _HOURS, channel) for channel in zip(*_HORIZON)], np.float32)
     depth = np.minimum(scene.depth, FAR)
     u, v = (np.arange(count, dtype=np.float32) + 0.5 for count in (camera.width, camera.height))
     u, v = (u - camera.center[0]) / camera.focal, (v[:, None] - camera.center[1]) / camera.focal
@@ -396,10 +394,7 @@ def _halos(scene: StreetScene, lit: float, veil: float, radiance: Array) -> None
             continue
         r = max(0.8, radius * scene.camera.focal / depth)
         reach = int(3 * r)
-        at = (
-            slice(max(0, row - reach), row + reach + 1),
-            slice(max(0, column - reach), column + reach + 1),
-        )
+        at = tuple(slice(max(0, place - reach), place + reach + 1) for place in (row, column))
         py, px = np.arange(height)[at[0], None], np.arange(width)[at[1]]
         disc = np.exp(-((((px + 0.5 - u) ** 2 + (py + 0.5 - v) ** 2) / (r * r)) ** 1.5))
         radiance[at] += disc[..., None].astype(np.float32) * rgb
