@@ -76,7 +76,7 @@ def check(options: CheckOptions) -> int:
     if not options.specs:
         raise ConfigError('name one data set or more, ADAPTER:ROOT[:SPLIT]')
     if options.json is not None:
-        check_output(options.json, 'a report', Path.is_file)
+        check_output(options.json, 'a report')
         options.json.parent.mkdir(parents=True, exist_ok=True)
     with Progress('reading', None) as progress:
         report = check_datasets(

@@ -154,7 +154,7 @@ def _write(
     from nightseg_ros.weights import IMPORTED, load_weights, WeightsMetadata
 
     inputs = [*inputs, *filter(None, [options.labels])]
-    check_output(options.out, 'weights', Path.is_file, inputs=inputs)
+    check_output(options.out, 'weights', inputs=inputs)
     if options.size and min(options.size) < 1:
         raise ConfigError(f'--size is rows and columns above 0, got {options.size}')
     black, white = output_range

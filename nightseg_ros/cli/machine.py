@@ -199,7 +199,7 @@ def bench(options: BenchOptions) -> int:
     from nightseg_ros.outputs import check_output
     from nightseg_ros.runtime.backends import available_backends
 
-    check_output(options.out / 'bench.json', 'a result', Path.is_file)
+    check_output(options.out / 'bench.json', 'a result')
     options.out.mkdir(parents=True, exist_ok=True)
     backends = [name for name, present in available_backends().items() if present]
     candidates = setups(options.backend, backends, translate=bool(options.weights_translator))

@@ -60,7 +60,10 @@ def predict(options: PredictOptions) -> int:
     if options.rate is not None and source.kind in ('bag', 'image'):
         raise ConfigError(f"--rate is of folders and videos; '{options.source}' is none")
     for name in (*OUTPUTS, LIST):
-        check_output(options.out / name, 'a result', _is_prediction, inputs=[options.source])
+        check_output(
+            options.out / name, 'a result', _is_prediction, folder=name != LIST,
+            inputs=[options.source],
+        )  # fmt: skip
     want = Want(labels=True, confidence=True, overlay=True)
     broken = 0
     routes: Counter[str] = Counter()
@@ -184,7 +187,7 @@ def translate(options: TranslateOptions) -> int:
         # the first frame writes the sheet, which marks the folder as a translation
         check_output(
             path, 'a result', lambda _: images.is_dir() and sheet.is_file(),
-            inputs=[options.source],
+            folder=path == images, inputs=[options.source],
         )  # fmt: skip
     tiles: list[tuple[Any, Any, str, tuple[int, int, int]]] = []
     broken = done = 0

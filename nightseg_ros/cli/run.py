@@ -95,7 +95,7 @@ def run(options: RunOptions) -> int:
 
     parameters, play = _inputs(options)
     if options.out is not None:
-        check_output(options.out, 'a summary', Path.is_file, inputs=[options.source])
+        check_output(options.out, 'a summary', inputs=[options.source])
         options.out.parent.mkdir(parents=True, exist_ok=True)
     check_ros()
     parameters |= node_parameters(options)
@@ -213,7 +213,7 @@ def demo(options: DemoOptions) -> int:
     check_ros()
     # its processes must not outlive a demo that is told to end
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    check_output(options.out / 'summary.json', 'a summary', Path.is_file)
+    check_output(options.out / 'summary.json', 'a summary')
     options.out.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=options.out, prefix='.work-') as folder,

@@ -155,7 +155,7 @@ def export(options: ExportOptions) -> int:
                 stem.with_name(stem.name + suffix) for suffix in ('.safetensors', '.md', '.onnx')
             )
             for target in (whole, card, onnx):
-                check_output(target, 'an export', Path.is_file, inputs=[weights.path])
+                check_output(target, 'an export', inputs=[weights.path])
             replace_file(whole, weights.path.read_bytes())
             if graph is not None:
                 replace_file(onnx, graph)
@@ -201,7 +201,7 @@ def publish(options: PublishOptions) -> int:
 
     weights = load_weights(options.weights)
     path = options.models / f'{options.name}.safetensors'
-    check_output(path, 'weights', Path.is_file, inputs=[weights.path])
+    check_output(path, 'weights', inputs=[weights.path])
     changes: dict[str, Any] = {'commit': _commit()}
     if options.metrics is not None:
         changes['metrics'] = _headline(options.metrics)
