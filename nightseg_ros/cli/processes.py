@@ -178,7 +178,10 @@ def run_live(
     environ = {**os.environ, **profile_environment(), 'ROS_LOG_DIR': str(folder / 'ros_log')}
     with ExitStack() as stack:
         if play is not None:
-            environ |= stack.enter_context(private_domain())
+            try:
+                environ |= stack.enter_context(private_domain())
+            except RuntimeError as error:
+                raise ProcessError(str(error)) from error
 
         def start(name: str, module: str, *arguments: str) -> Child:
             log = folder / f'{name}.log'
