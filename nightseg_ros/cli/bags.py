@@ -106,8 +106,7 @@ def make(options: MakeBagOptions) -> int:
     if source.kind == 'bag':
         raise ConfigError(f"'{options.source}' is a bag; `nightseg bag predict` copies bags")
     with Progress('writing', source.count) as progress:
-        if source.note:
-            progress.note(source.note)
+        progress.note(source.note)
         made = make_bag(
             source, options.out, topic=options.topic, frame_id=options.frame_id,
             encoding=options.encoding, labels=options.labels, progress=progress.show,
@@ -160,8 +159,7 @@ def predict(options: PredictBagOptions) -> int:
         )  # fmt: skip
         for text in done.left_out:
             progress.note(f'not copied: {text}')
-        if done.note:
-            progress.note(done.note)
+        progress.note(done.note)
         for text in done.problems:
             progress.note(f'skipped: {text}')
     taken = ', '.join(f'{route} {count}' for route, count in done.routes.most_common())

@@ -214,5 +214,6 @@ class Progress(bars.Progress):
         self.update(self._bar, completed=done, total=total, description=text or None)
 
     def note(self, text: str) -> None:
-        """Print a line above the bar."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        """Print a line above the bar, where there is something to say."""
+        if text:
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)

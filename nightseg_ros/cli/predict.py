@@ -68,8 +68,7 @@ def predict(options: PredictOptions) -> int:
     broken = 0
     routes: Counter[str] = Counter()
     with Progress('loading the networks', source.count) as progress:
-        if source.note:
-            progress.note(source.note)
+        progress.note(source.note)
         pipeline = Pipeline.load(config, log=progress.note)
         for folder in OUTPUTS:
             (options.out / folder).mkdir(parents=True, exist_ok=True)
@@ -193,8 +192,7 @@ def translate(options: TranslateOptions) -> int:
     broken = done = 0
     every = max(1, -(-(source.count or TILES) // TILES))
     with Progress('loading the generator', source.count) as progress:
-        if source.note:
-            progress.note(source.note)
+        progress.note(source.note)
         backend = open_backend(options.backend, options.device)
         translator = load_part(weights, backend, progress.note, 'translate')
         images.mkdir(parents=True, exist_ok=True)
