@@ -104,7 +104,7 @@ for verb in {verbs!r}:
         ('translate a.png --weights translator --out o --style moon', "know no camera 'moon'"),
         ('evaluate --out o', '--dataset'),
         ('evaluate bag --out o --topic /rear', '/front/image_raw'),
-        ('evaluate bag --out o --workers 0', '--workers'),
+        ('evaluate bag --out o --workers 0', "'workers' must be at least 1, got 0"),
         ('evaluate a.png --out o --resamples 0', 'got 0'),
         ('evaluate a.png --out o --threads 999', '0 to 256, got 999'),
         ('predict a.png --out o --long-side 9', '64 to 4096'),
