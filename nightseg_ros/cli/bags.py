@@ -51,7 +51,6 @@ class BagInfoOptions:
 
 
 def info(options: BagInfoOptions) -> int:
-    """Print the topics, and on stderr what cannot be read."""
     from nightseg_ros.bags.reader import BagReader, inspect_bag
 
     with BagReader(options.bag) as bag:
@@ -98,7 +97,6 @@ class MakeBagOptions(BagOutput):
 
 
 def make(options: MakeBagOptions) -> int:
-    """Make a bag of a video or a folder."""
     from nightseg_ros.data.convert import make_bag
     from nightseg_ros.data.source import open_source
 
@@ -138,7 +136,6 @@ class PredictBagOptions(BagOutput, PipelineOptions):
 
 
 def predict(options: PredictBagOptions) -> int:
-    """Copy a bag with the pipeline's results."""
     from nightseg_ros.bags.reader import BagReader
     from nightseg_ros.bags.writer import check_bag_output
     from nightseg_ros.data.convert import DEFAULT_OUTPUTS, write_predictions
@@ -183,7 +180,6 @@ class PaintOptions(BagOutput, PaintSettings):
 
 
 def paint(options: PaintOptions) -> int:
-    """Copy a bag with labelled clouds."""
     from nightseg_ros.bags.writer import check_bag_output
     from nightseg_ros.data.convert import write_painted
 
@@ -252,7 +248,6 @@ class ReplayOptions(Limited):
 
 
 def replay(options: ReplayOptions) -> int:
-    """Play in this process."""
     from nightseg_ros.bags.reader import is_bag
     from nightseg_ros.files import user_path
 
@@ -302,7 +297,6 @@ class RecordOptions(Limited):
 
 
 def record(options: RecordOptions) -> int:
-    """Record in this process."""
     check_topics(*(n.strip('/') for n in (*options.cameras, *options.images, *options.clouds)))
     return with_ros('record', options)
 

@@ -19,6 +19,8 @@ import time
 from typing import Any, Literal
 
 from nightseg_ros.cli.options import AnyBackend, Progress, WeightsOptions
+from nightseg_ros.files import models_dir, replace_file
+from nightseg_ros.outputs import check_output
 
 PACKAGES = (
     'torch', 'onnxruntime', 'openvino', 'numpy', 'opencv-python-headless', 'opencv-python',
@@ -43,7 +45,6 @@ class InfoOptions:
 
 def info(options: InfoOptions) -> int:
     from nightseg_ros.cli.main import EXTRAS
-    from nightseg_ros.files import models_dir
     from nightseg_ros.runtime.backend import BACKENDS
 
     facts: dict[str, Any] = {
@@ -195,8 +196,6 @@ def setups(backend: str, backends: Sequence[str], *, translate: bool = True) -> 
 
 
 def bench(options: BenchOptions) -> int:
-    from nightseg_ros.files import replace_file
-    from nightseg_ros.outputs import check_output
     from nightseg_ros.runtime.backends import available_backends
 
     check_output(options.out / 'bench.json', 'a result')

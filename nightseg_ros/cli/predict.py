@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TYPE_CHECKING
 
 from nightseg_ros.cli.options import PipelineOptions, Progress, tell_problems
 from nightseg_ros.config import ConfigError
+from nightseg_ros.outputs import check_output, locked
 import tyro
 
 if TYPE_CHECKING:
@@ -47,10 +48,8 @@ class PredictOptions(PipelineOptions):
 
 
 def predict(options: PredictOptions) -> int:
-    """Label the frames one after the other."""
     from nightseg_ros.data.pictures import write_picture
     from nightseg_ros.data.source import open_source
-    from nightseg_ros.outputs import check_output, locked
     from nightseg_ros.perception.frame import FrameError
     from nightseg_ros.perception.pipeline import Pipeline, WithheldError
     from nightseg_ros.perception.result import Want
@@ -165,13 +164,11 @@ class TranslateOptions:
 
 
 def translate(options: TranslateOptions) -> int:
-    """Translate the frames one after the other."""
     if options.long_side and not 64 <= options.long_side <= 4096:
         raise ConfigError(f'--long-side is 0 or 64 to 4096 pixels, got {options.long_side}')
 
     from nightseg_ros.data.pictures import contact_sheet, write_picture
     from nightseg_ros.data.source import open_source
-    from nightseg_ros.outputs import check_output
     from nightseg_ros.perception.frame import FrameError
     from nightseg_ros.perception.pipeline import load_part
     from nightseg_ros.runtime.backends import open_backend

@@ -22,6 +22,7 @@ from nightseg_ros.cli.options import parse, PipelineOptions, Progress, refuse, t
 from nightseg_ros.cli.processes import node_parameters, print_run, ros_arguments, run_live
 from nightseg_ros.config import ConfigError, Limited, Limits, NotNegative
 from nightseg_ros.files import read_json, replace_file
+from nightseg_ros.outputs import check_output
 import tyro
 
 #: Before the names of topics, where SOURCE is no file.
@@ -89,8 +90,6 @@ class RunOptions(PageOptions, PipelineOptions):
 
 
 def run(options: RunOptions) -> int:
-    """Start the processes, wait for their end, and show what they did."""
-    from nightseg_ros.outputs import check_output
     from nightseg_ros.perception.video import stream_url
 
     parameters, play = _inputs(options)
@@ -208,8 +207,6 @@ class DemoOptions(PipelineOptions):
 
 def demo(options: DemoOptions) -> int:
     """Play, record, score and draw, in a folder that is removed at the end."""
-    from nightseg_ros.outputs import check_output
-
     check_ros()
     # its processes must not outlive a demo that is told to end
     signal.signal(signal.SIGTERM, signal.default_int_handler)
