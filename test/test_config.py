@@ -12,7 +12,6 @@ from nightseg_ros.data import SynthesisConfig
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.night_presets import NightConfig
 from nightseg_ros.evaluation.metrics import BootstrapConfig
-from nightseg_ros.perception.pipeline import PipelineConfig
 from nightseg_ros.taxonomy import TAXONOMIES, Taxonomy, TaxonomyError, UNLABELLED
 from nightseg_ros.training import CalibrationConfig, SweepConfig
 from nightseg_ros.training.average import AverageConfig
@@ -105,7 +104,6 @@ def required(kind: type) -> dict[str, Any]:
     [
         (AugmentConfig, {'crop': [0, 5]}, "'crop'"),
         (AugmentConfig, {'scale': [0.0, 1.0]}, "'scale'"),
-        (AugmentConfig, {'flip': 1.2}, "'flip'"),
         (AugmentConfig, {'tries': 0}, "'tries'"),
         (AugmentConfig, {'long_side': -1}, "'long_side'"),
         (NightConfig, {'mixture': {'moonlight': 1.0}}, 'moonlight'),
@@ -116,7 +114,6 @@ def required(kind: type) -> dict[str, Any]:
         (SynthesisConfig, {'method': 'generator'}, 'belong together'),
         (SynthesisConfig, {'quality': 0}, "'quality'"),
         (BootstrapConfig, {'block_s': 0}, 'block_s'),
-        (BootstrapConfig, {'resamples': 1}, 'resamples'),
         (BootstrapConfig, {'seed': -1}, 'seed'),
         (CalibrationConfig, {}, '--data'),
         (IlluminationConfig, {'steps': 0}, "'steps'"),
@@ -124,9 +121,6 @@ def required(kind: type) -> dict[str, Any]:
         (IlluminationConfig, {'data': ()}, "'data'"),
         (IlluminationConfig, {'data': ('dawn:a:b',)}, "'data'"),
         (IlluminationConfig, {'data': ('day:a',)}, "'data'"),
-        (PipelineConfig, {'long_side': 7}, "'long_side'"),
-        (PipelineConfig, {'overlay_alpha': -1.0}, "'overlay_alpha'"),
-        (PipelineConfig, {'threads': -1}, "'threads'"),
         (AverageConfig, {'weights': ['one']}, 'two files'),
         (AverageConfig, {'weights': ['a', 'b'], 'long_side': 16}, "'long_side'"),
         (SegmenterConfig, {'long_side': 16}, "'long_side' must be at least 32"),

@@ -12,7 +12,7 @@ import cv2
 from nightseg_ros.bags.reader import BagError, BagReader
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
-from nightseg_ros.data.datasets import open_dataset, parse_spec
+from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.source import open_source
 from nightseg_ros.node.camera import EgoMask
 from nightseg_ros.outputs import check_output, OutputError, whole_folder
@@ -246,14 +246,3 @@ def test_names_may_be_as_long_as_the_disk_allows(tmp_path, pictures):
     with VideoWriter(clip, 10.0) as video:
         video.add(np.zeros((48, 64, 3), np.uint8))
     assert len(list(open_source(clip))) == 1
-
-
-def test_a_folder_that_is_there_wins_over_a_split(tmp_path):
-    (tmp_path / 'a:night').mkdir()
-    assert parse_spec(f'images:{tmp_path}/a:night:day') == ('images', tmp_path / 'a:night', 'day')
-    assert parse_spec(f'images:{tmp_path}/b:night') == ('images', tmp_path / 'b', 'night')
-
-
-def test_a_name_that_is_no_utf_8_is_no_traceback(tmp_path, capsys):
-    assert main(['bag', 'info', str(tmp_path / 'b\udcff')]) == 2
-    assert 'does not exist' in capsys.readouterr().err
