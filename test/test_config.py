@@ -5,7 +5,7 @@
 import dataclasses
 from dataclasses import dataclass, field
 import json
-from typing import Any, Literal
+from typing import Literal
 
 from nightseg_ros.config import ConfigError, from_mapping, read_yaml, to_mapping
 from nightseg_ros.data import SynthesisConfig
@@ -86,19 +86,6 @@ def test_mistakes_are_named(mapping, words):
         from_mapping(Outer, mapping)
 
 
-#: Settings that have to be given.
-GIVEN: dict[str, Any] = {
-    'data': ['images:x'], 'out': 'y', 'segmenter': 'z', 'select': ['images:x'], 'weights': 'w',
-    'nights': ['images:n'],
-}  # fmt: skip
-
-
-def required(kind: type) -> dict[str, Any]:
-    missing = dataclasses.MISSING
-    fields = [f for f in dataclasses.fields(kind) if f.default is f.default_factory is missing]
-    return {field.name: GIVEN[field.name] for field in fields}
-
-
 @pytest.mark.parametrize(
     ('kind', 'changes', 'words'),
     [
@@ -149,7 +136,7 @@ def required(kind: type) -> dict[str, Any]:
 )
 def test_settings_that_cannot_work_are_named(kind, changes, words):
     with pytest.raises(ConfigError, match=words):
-        from_mapping(kind, {**required(kind), **changes})
+        from_mapping(kind, changes, missing=('what has to be given',))
 
 
 def test_what_a_nested_mapping_leaves_out_is_the_recipes_own():
