@@ -198,7 +198,8 @@ def setups(backend: str, backends: Sequence[str], *, translate: bool = True) -> 
 def bench(options: BenchOptions) -> int:
     from nightseg_ros.runtime.backends import available_backends
 
-    check_output(options.out / 'bench.json', 'a result')
+    for name in ('bench.json', 'bench.md'):
+        check_output(options.out / name, 'a result')
     options.out.mkdir(parents=True, exist_ok=True)
     backends = [name for name, present in available_backends().items() if present]
     candidates = setups(options.backend, backends, translate=bool(options.weights_translator))

@@ -210,7 +210,9 @@ def demo(options: DemoOptions) -> int:
     check_ros()
     # its processes must not outlive a demo that is told to end
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    check_output(options.out / 'summary.json', 'a summary')
+    names = ('summary.json', 'overlay.mp4', 'contact_sheet.jpg')
+    for name in names:
+        check_output(options.out / name, 'a result')
     options.out.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=options.out, prefix='.work-') as folder,
@@ -223,7 +225,7 @@ def demo(options: DemoOptions) -> int:
         lit, dark = ('–' if scores[k] is None else f'{scores[k]:.3f}' for k in ('day', 'night'))
         rows.append([f'mIoU, route {name}', f'lit {lit}, dark {dark}'])
     print_run('nightseg demo', summary, rows)
-    for name in ('summary.json', 'overlay.mp4', 'contact_sheet.jpg'):
+    for name in names:
         print(options.out / name)
     return 0
 
