@@ -36,7 +36,6 @@ class BagOutput:
     """Replace the bag if it exists."""
 
     def written(self) -> dict[str, Any]:
-        """Return how the bag is written."""
         return {'storage': self.storage, 'compress': self.compress, 'force': self.force}
 
 

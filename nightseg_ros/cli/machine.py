@@ -83,7 +83,6 @@ def info(options: InfoOptions) -> int:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of this package and of what it runs on."""
     from nightseg_ros import __version__
 
     found = {'nightseg': __version__, 'python': platform.python_version()}

@@ -206,7 +206,6 @@ class DemoOptions(PipelineOptions):
 
 
 def demo(options: DemoOptions) -> int:
-    """Play, record, score and draw, in a folder that is removed at the end."""
     check_ros()
     # its processes must not outlive a demo that is told to end
     signal.signal(signal.SIGTERM, signal.default_int_handler)
