@@ -23,8 +23,9 @@ class OutputError(ValueError):
 def check_output(
     path: Path,
     what: str,
-    ours: Callable[[Path], bool],
+    ours: Callable[[Path], bool] = Path.is_file,
     *,
+    folder: bool = False,
     inputs: Iterable[str | Path] = (),
     force: bool = True,
     error: type[ValueError] = OutputError,
@@ -33,7 +34,7 @@ def check_output(
     Raise ``error`` unless ``path`` is free, or may be replaced.
 
     It may be replaced with ``force``, where ``ours`` knows it for ``what`` this tool writes and
-    nothing else lies in it, and an empty folder by a folder may. It may not where it is one of
+    nothing else lies in it, and an empty folder by a ``folder`` may. It may not where it is one of
     ``inputs``, lies in one or holds one.
     """
     if path.parent.exists() and not path.parent.is_dir():
@@ -51,10 +52,8 @@ def check_output(
         return
     if not force:
         raise error(f"'{path}' exists; give another name or --force")
-    # a file would not replace it
-    if path.is_dir() and ours is not Path.is_file and not any(path.iterdir()):
-        return
-    if not ours(path):
+    empty = folder and path.is_dir() and not any(path.iterdir())
+    if not empty and not ours(path):
         kind = 'folder' if path.is_dir() else 'file'
         raise error(
             f"'{path}' is a {kind} that nightseg did not write, or others' files lie in it; only "
@@ -114,7 +113,7 @@ def whole_folder(
     if out.is_symlink():
         # what it leads to is replaced
         out = out.resolve()
-    check_output(out, what, ours, inputs=inputs, force=force, error=error)
+    check_output(out, what, ours, folder=True, inputs=inputs, force=force, error=error)
     if os.path.ismount(out):
         raise error(f"'{out}' is a mount point, which cannot be replaced; give a folder in it")
     hidden = out.parent / f'.{out.name}.partial'
@@ -130,7 +129,7 @@ def whole_folder(
                 raise
             try:
                 # somebody may have taken the name meanwhile
-                check_output(out, what, ours, inputs=inputs, force=force, error=error)
+                check_output(out, what, ours, folder=True, inputs=inputs, force=force, error=error)
                 if out.exists():
                     shutil.rmtree(out)
                 hidden.rename(out)

@@ -119,9 +119,9 @@ def save_weights(
     metadata: WeightsMetadata,
     *,
     half: bool = False,
-) -> str:
+) -> None:
     """
-    Write a file whole or not at all and return its SHA-256.
+    Write a file whole or not at all.
 
     ``half`` stores floating tensors as float16; they are read back as float32.
     """
@@ -138,7 +138,6 @@ def save_weights(
     content = save(arrays, metadata={_KEY: json.dumps(asdict(metadata), sort_keys=True)})
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     replace_file(Path(path), content, durable=True)
-    return hashlib.sha256(content).hexdigest()
 
 
 def set_graph(path: Path, graph: str) -> str:

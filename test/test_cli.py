@@ -76,7 +76,6 @@ for verb in {verbs!r}:
 @pytest.mark.parametrize(
     ('command', 'words'),
     [
-        ('segment', "no verb 'segment'"),
         ('evalute', "did you mean 'evaluate'?"),
         ('bag mak', '`nightseg bag --help` lists all: make, predict, info'),
         ('--quite', "no option '--quite'"),
@@ -99,12 +98,14 @@ for verb in {verbs!r}:
         ('train fast_translator --data images:nowhere --segmenter none --out x', 'none'),
         ('calibrate --weights nowhere --data images:none', 'nowhere'),
         ('bag predict nowhere --out x', "bag 'nowhere' does not exist"),
+        # a name that is no UTF-8
+        ('bag info b\udcff', 'does not exist'),
         ('bench --out a.png', 'is a file'),
         ('translate a.png --weights translator --out o --long-side 3', '64 to 4096'),
         ('translate a.png --weights translator --out o --style moon', "know no camera 'moon'"),
         ('evaluate --out o', '--dataset'),
         ('evaluate bag --out o --topic /rear', '/front/image_raw'),
-        ('evaluate bag --out o --workers 0', '--workers'),
+        ('evaluate bag --out o --workers 0', "'workers' must be at least 1, got 0"),
         ('evaluate a.png --out o --resamples 0', 'got 0'),
         ('evaluate a.png --out o --threads 999', '0 to 256, got 999'),
         ('predict a.png --out o --long-side 9', '64 to 4096'),
@@ -438,13 +439,9 @@ def test_training_reads_a_strict_file_and_flags_win(tmp_path, capsys, monkeypatc
     with pytest.raises(SystemExit, match='2'):
         main(command)
     assert '--out' in capsys.readouterr().err
-    for text, words in (
-        ('data: [folder:a]\nout: here\nstepz: 7\n', "unknown key 'stepz'"),
-        ('- just a list\n', 'mapping'),
-    ):
-        file.write_text(text)
-        assert main(command) == 2
-        assert words in capsys.readouterr().err
+    file.write_text('data: [folder:a]\nout: here\nstepz: 7\n')
+    assert main(command) == 2
+    assert "unknown key 'stepz'" in capsys.readouterr().err
 
 
 def test_render_writes_a_data_set_that_training_reads(tmp_path, capsys):

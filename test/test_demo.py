@@ -105,6 +105,13 @@ def test_a_run_that_is_ended_before_a_camera_was_seen_is_interrupted(monkeypatch
     assert main(['run', 'topic:/front/image_raw']) == 130
 
 
+def test_a_machine_without_a_free_domain_is_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr('nightseg_ros.dds._DOMAINS', range(1, 1))
+    imwrite(tmp_path / 'a.png', np.full((96, 160, 3), 150, np.uint8))
+    assert main(['run', str(tmp_path / 'a.png')]) == 2
+    assert 'nightseg run: no free ROS domain' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ('flags', 'words'),
     [(['--weights-night', '{tmp}/torn.safetensors'], 'torn'), (['--seconds', '0'], 'seconds')],

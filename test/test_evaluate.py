@@ -544,7 +544,7 @@ def test_only_own_results_are_replaced_and_masks_go_with_their_scores(auto, driv
 @pytest.mark.parametrize(
     ('given', 'words'),
     [
-        ('evaluate --dataset images:{images} --labels x', '--labels is of bags, videos'),
+        ('evaluate --dataset images:{images} --labels x', '--labels has no effect on data sets'),
         ('evaluate --dataset images:{images} --sources street', "'street' is no PATTERN=NAME"),
         ('evaluate {drive} --rate 5', '--rate is of folders and videos'),
         ('evaluate {drive} --streams 2 --workers 2', '--streams is of one process'),

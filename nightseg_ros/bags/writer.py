@@ -72,7 +72,9 @@ def reliable_qos(*, latched: bool = False) -> Qos:
 
 def check_bag_output(path: Path, inputs: Iterable[str | Path] = (), *, force: bool) -> None:
     """Raise ``BagError`` unless a bag may be written to ``path``, see ``check_output``."""
-    check_output(path, 'a bag', is_own_bag, inputs=inputs, force=force, error=BagError)
+    check_output(
+        path, 'a bag', is_own_bag, folder=True, inputs=inputs, force=force, error=BagError
+    )
 
 
 def is_own_bag(folder: Path) -> bool:
@@ -214,8 +216,8 @@ class BagWriter:
                     'writing; remove it, give another name or --force'
                 )
             check_output(
-                self.partial, 'what an interrupted write left', _is_rest, inputs=inputs,
-                error=BagError,
+                self.partial, 'what an interrupted write left', _is_rest, folder=True,
+                inputs=inputs, error=BagError,
             )  # fmt: skip
             shutil.rmtree(self.partial)
         self._keep, self._force, self._inputs = keep, force, tuple(inputs)

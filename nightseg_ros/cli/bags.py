@@ -36,7 +36,6 @@ class BagOutput:
     """Replace the bag if it exists."""
 
     def written(self) -> dict[str, Any]:
-        """Return how the bag is written."""
         return {'storage': self.storage, 'compress': self.compress, 'force': self.force}
 
 
@@ -51,7 +50,6 @@ class BagInfoOptions:
 
 
 def info(options: BagInfoOptions) -> int:
-    """Print the topics, and on stderr what cannot be read."""
     from nightseg_ros.bags.reader import BagReader, inspect_bag
 
     with BagReader(options.bag) as bag:
@@ -98,7 +96,6 @@ class MakeBagOptions(BagOutput):
 
 
 def make(options: MakeBagOptions) -> int:
-    """Make a bag of a video or a folder."""
     from nightseg_ros.data.convert import make_bag
     from nightseg_ros.data.source import open_source
 
@@ -106,8 +103,7 @@ def make(options: MakeBagOptions) -> int:
     if source.kind == 'bag':
         raise ConfigError(f"'{options.source}' is a bag; `nightseg bag predict` copies bags")
     with Progress('writing', source.count) as progress:
-        if source.note:
-            progress.note(source.note)
+        progress.note(source.note)
         made = make_bag(
             source, options.out, topic=options.topic, frame_id=options.frame_id,
             encoding=options.encoding, labels=options.labels, progress=progress.show,
@@ -139,7 +135,6 @@ class PredictBagOptions(BagOutput, PipelineOptions):
 
 
 def predict(options: PredictBagOptions) -> int:
-    """Copy a bag with the pipeline's results."""
     from nightseg_ros.bags.reader import BagReader
     from nightseg_ros.bags.writer import check_bag_output
     from nightseg_ros.data.convert import DEFAULT_OUTPUTS, write_predictions
@@ -160,8 +155,7 @@ def predict(options: PredictBagOptions) -> int:
         )  # fmt: skip
         for text in done.left_out:
             progress.note(f'not copied: {text}')
-        if done.note:
-            progress.note(done.note)
+        progress.note(done.note)
         for text in done.problems:
             progress.note(f'skipped: {text}')
     taken = ', '.join(f'{route} {count}' for route, count in done.routes.most_common())
@@ -185,7 +179,6 @@ class PaintOptions(BagOutput, PaintSettings):
 
 
 def paint(options: PaintOptions) -> int:
-    """Copy a bag with labelled clouds."""
     from nightseg_ros.bags.writer import check_bag_output
     from nightseg_ros.data.convert import write_painted
 
@@ -254,7 +247,6 @@ class ReplayOptions(Limited):
 
 
 def replay(options: ReplayOptions) -> int:
-    """Play in this process."""
     from nightseg_ros.bags.reader import is_bag
     from nightseg_ros.files import user_path
 
@@ -304,7 +296,6 @@ class RecordOptions(Limited):
 
 
 def record(options: RecordOptions) -> int:
-    """Record in this process."""
     check_topics(*(n.strip('/') for n in (*options.cameras, *options.images, *options.clouds)))
     return with_ros('record', options)
 

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 from nightseg_ros.cli.options import print_table, Progress, read_config, tell_problems
 from nightseg_ros.config import ConfigError, Limited, Limits, Natural, Positive
 from nightseg_ros.data import SynthesisConfig
+from nightseg_ros.files import replace_file
+from nightseg_ros.outputs import check_output
 import tyro
 
 #: Places of a kind of problem that are printed; --json has all.
@@ -69,14 +71,12 @@ class ExtractOptions(Limited):
 
 def check(options: CheckOptions) -> int:
     from nightseg_ros.data.check import check_datasets
-    from nightseg_ros.files import replace_file
-    from nightseg_ros.outputs import check_output
     from nightseg_ros.taxonomy import TAXONOMIES
 
     if not options.specs:
         raise ConfigError('name one data set or more, ADAPTER:ROOT[:SPLIT]')
     if options.json is not None:
-        check_output(options.json, 'a report', Path.is_file)
+        check_output(options.json, 'a report')
         options.json.parent.mkdir(parents=True, exist_ok=True)
     with Progress('reading', None) as progress:
         report = check_datasets(
@@ -84,8 +84,7 @@ def check(options: CheckOptions) -> int:
             progress=progress.show,
         )  # fmt: skip
     if options.json is not None:
-        content = json.dumps(report, indent=1) + '\n'
-        replace_file(options.json, content.encode())
+        replace_file(options.json, (json.dumps(report, indent=1) + '\n').encode())
     _print(report)
     return 1 if report['problems'] else 0
 

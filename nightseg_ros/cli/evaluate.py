@@ -10,13 +10,13 @@ from pathlib import Path
 import sys
 from typing import Annotated, Any, Literal
 
-from nightseg_ros.cli.options import parse, PipelineOptions, print_table, Progress
-from nightseg_ros.config import ConfigError, from_mapping
+from nightseg_ros.cli.options import parse, PipelineOptions, print_table, Progress, refuse
+from nightseg_ros.config import ConfigError, from_mapping, Limited, Natural, Positive
 import tyro
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluateOptions(PipelineOptions):
+class EvaluateOptions(Limited, PipelineOptions):
     """
     Score every frame of SOURCE… or of data sets and write OUT/metrics.json and a report.
 
@@ -67,14 +67,14 @@ class EvaluateOptions(PipelineOptions):
     """Seed of the bootstrap."""
     save_labels: bool = False
     """Write every mask to OUT/labels."""
-    workers: int = 1
+    workers: Positive = 1
     """Processes on this machine; the scores are those of one."""
     ray: str = ''
     """Address of a Ray cluster ('auto' finds the one of this machine), or 'local' for --workers
     Ray processes here."""
     threads: int = 0
     """CPU threads of a network; 0 shares the cores out among --workers and --streams."""
-    streams: int = 0
+    streams: Natural = 0
     """Frames in the networks at a time: 0 takes what this machine is fastest with, 1 labels them
     one by one as a node does, for its latencies. Labels are the same."""
     restart: bool = False
@@ -83,23 +83,16 @@ class EvaluateOptions(PipelineOptions):
     """Write report.html."""
 
 
-#: Options of SOURCE alone.
-_OF_SOURCES = ('labels', 'topic', 'rate', 'stamps', 'light', 'name')
-
-
 def evaluate(arguments: Sequence[str]) -> int:
     options = parse(EvaluateOptions, 'evaluate', arguments)
     if not options.source and not options.dataset:
         raise ConfigError('name a bag, a video or a folder to evaluate, or a --dataset')
-    given = {name for name in _OF_SOURCES if getattr(options, name) not in (None, '', ())}
-    if given and not options.source:
-        raise ConfigError(f'--{min(given)} is of bags, videos and folders, and none is given')
-    if options.sources and not options.dataset:
-        raise ConfigError('--sources names pictures of a --dataset, and none is given')
+    if not options.source:
+        refuse(options, 'data sets', 'labels', 'topic', 'rate', 'stamps', 'light', 'name')
+    if not options.dataset:
+        refuse(options, 'bags, videos and folders', 'sources')
     if options.streams > 1 and (options.workers > 1 or options.ray):
         raise ConfigError('--streams is of one process; leave it, or --workers and --ray, out')
-    if options.streams < 0 or options.threads < 0 or options.workers < 1:
-        raise ConfigError('--streams and --threads are numbers from 0 on, --workers from 1 on')
 
     from nightseg_ros.evaluation.evaluate import check_outputs, evaluate
     from nightseg_ros.evaluation.metrics import BootstrapConfig, SegmentationScores

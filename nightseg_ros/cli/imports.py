@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TYPE_CHECKING
 import warnings
 
 from nightseg_ros.config import ConfigError, from_mapping, read_yaml
+from nightseg_ros.outputs import check_output
 import tyro
 
 if TYPE_CHECKING:
@@ -145,7 +146,6 @@ def _write(
 ) -> int:  # fmt: skip
     """Write the weights, print their layout, and compare the runtimes on a street."""
     from nightseg_ros.evaluation.agreement import agreement, OTHERS
-    from nightseg_ros.outputs import check_output
     from nightseg_ros.runtime.backend import MIN_AGREEMENT
     from nightseg_ros.runtime.backends import available_backends
     from nightseg_ros.runtime.imported import import_model
@@ -154,7 +154,7 @@ def _write(
     from nightseg_ros.weights import IMPORTED, load_weights, WeightsMetadata
 
     inputs = [*inputs, *filter(None, [options.labels])]
-    check_output(options.out, 'weights', Path.is_file, inputs=inputs)
+    check_output(options.out, 'weights', inputs=inputs)
     if options.size and min(options.size) < 1:
         raise ConfigError(f'--size is rows and columns above 0, got {options.size}')
     black, white = output_range

@@ -19,6 +19,8 @@ import time
 from typing import Any, Literal
 
 from nightseg_ros.cli.options import AnyBackend, Progress, WeightsOptions
+from nightseg_ros.files import models_dir, replace_file
+from nightseg_ros.outputs import check_output
 
 PACKAGES = (
     'torch', 'onnxruntime', 'openvino', 'numpy', 'opencv-python-headless', 'opencv-python',
@@ -43,7 +45,6 @@ class InfoOptions:
 
 def info(options: InfoOptions) -> int:
     from nightseg_ros.cli.main import EXTRAS
-    from nightseg_ros.files import models_dir
     from nightseg_ros.runtime.backend import BACKENDS
 
     facts: dict[str, Any] = {
@@ -82,7 +83,6 @@ def info(options: InfoOptions) -> int:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of this package and of what it runs on."""
     from nightseg_ros import __version__
 
     found = {'nightseg': __version__, 'python': platform.python_version()}
@@ -195,11 +195,10 @@ def setups(backend: str, backends: Sequence[str], *, translate: bool = True) -> 
 
 
 def bench(options: BenchOptions) -> int:
-    from nightseg_ros.files import replace_file
-    from nightseg_ros.outputs import check_output
     from nightseg_ros.runtime.backends import available_backends
 
-    check_output(options.out / 'bench.json', 'a result', Path.is_file)
+    for name in ('bench.json', 'bench.md'):
+        check_output(options.out / name, 'a result')
     options.out.mkdir(parents=True, exist_ok=True)
     backends = [name for name, present in available_backends().items() if present]
     candidates = setups(options.backend, backends, translate=bool(options.weights_translator))

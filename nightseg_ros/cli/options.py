@@ -52,7 +52,6 @@ class WeightsOptions:
     """Weights that tell day from night."""
 
     def weights_config(self) -> WeightsConfig:
-        """Return the weights as the pipeline takes them."""
         from nightseg_ros.perception.pipeline import WeightsConfig
 
         names = (field.name for field in dataclasses.fields(WeightsConfig))
@@ -200,7 +199,6 @@ class Progress(bars.Progress):
     """One bar on stderr, so that stdout stays fit for a pipe; without a known total it counts."""
 
     def __init__(self, title: str, total: int | None) -> None:
-        """Name what goes on and of how many."""
         super().__init__(
             bars.SpinnerColumn(), bars.TextColumn('{task.description}', markup=False),
             bars.BarColumn(), bars.MofNCompleteColumn(), bars.TimeElapsedColumn(),
@@ -214,5 +212,6 @@ class Progress(bars.Progress):
         self.update(self._bar, completed=done, total=total, description=text or None)
 
     def note(self, text: str) -> None:
-        """Print a line above the bar."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        """Print a line above the bar, where there is something to say."""
+        if text:
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)

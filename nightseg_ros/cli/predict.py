@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TYPE_CHECKING
 
 from nightseg_ros.cli.options import PipelineOptions, Progress, tell_problems
 from nightseg_ros.config import ConfigError
+from nightseg_ros.outputs import check_output, locked
 import tyro
 
 if TYPE_CHECKING:
@@ -47,10 +48,8 @@ class PredictOptions(PipelineOptions):
 
 
 def predict(options: PredictOptions) -> int:
-    """Label the frames one after the other."""
     from nightseg_ros.data.pictures import write_picture
     from nightseg_ros.data.source import open_source
-    from nightseg_ros.outputs import check_output, locked
     from nightseg_ros.perception.frame import FrameError
     from nightseg_ros.perception.pipeline import Pipeline, WithheldError
     from nightseg_ros.perception.result import Want
@@ -60,13 +59,15 @@ def predict(options: PredictOptions) -> int:
     if options.rate is not None and source.kind in ('bag', 'image'):
         raise ConfigError(f"--rate is of folders and videos; '{options.source}' is none")
     for name in (*OUTPUTS, LIST):
-        check_output(options.out / name, 'a result', _is_prediction, inputs=[options.source])
+        check_output(
+            options.out / name, 'a result', _is_prediction, folder=name != LIST,
+            inputs=[options.source],
+        )  # fmt: skip
     want = Want(labels=True, confidence=True, overlay=True)
     broken = 0
     routes: Counter[str] = Counter()
     with Progress('loading the networks', source.count) as progress:
-        if source.note:
-            progress.note(source.note)
+        progress.note(source.note)
         pipeline = Pipeline.load(config, log=progress.note)
         for folder in OUTPUTS:
             (options.out / folder).mkdir(parents=True, exist_ok=True)
@@ -163,13 +164,11 @@ class TranslateOptions:
 
 
 def translate(options: TranslateOptions) -> int:
-    """Translate the frames one after the other."""
     if options.long_side and not 64 <= options.long_side <= 4096:
         raise ConfigError(f'--long-side is 0 or 64 to 4096 pixels, got {options.long_side}')
 
     from nightseg_ros.data.pictures import contact_sheet, write_picture
     from nightseg_ros.data.source import open_source
-    from nightseg_ros.outputs import check_output
     from nightseg_ros.perception.frame import FrameError
     from nightseg_ros.perception.pipeline import load_part
     from nightseg_ros.runtime.backends import open_backend
@@ -184,14 +183,13 @@ def translate(options: TranslateOptions) -> int:
         # the first frame writes the sheet, which marks the folder as a translation
         check_output(
             path, 'a result', lambda _: images.is_dir() and sheet.is_file(),
-            inputs=[options.source],
+            folder=path == images, inputs=[options.source],
         )  # fmt: skip
     tiles: list[tuple[Any, Any, str, tuple[int, int, int]]] = []
     broken = done = 0
     every = max(1, -(-(source.count or TILES) // TILES))
     with Progress('loading the generator', source.count) as progress:
-        if source.note:
-            progress.note(source.note)
+        progress.note(source.note)
         backend = open_backend(options.backend, options.device)
         translator = load_part(weights, backend, progress.note, 'translate')
         images.mkdir(parents=True, exist_ok=True)

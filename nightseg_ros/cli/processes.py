@@ -79,9 +79,8 @@ class Child:
         steps = (signal.SIGINT, ENDING_S), (signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0)
         interrupt: KeyboardInterrupt | None = None
         for number, timeout in steps:
-            self.signal(number)
             try:
-                self._wait(timeout)
+                self.signal(number, timeout)
             except KeyboardInterrupt as error:
                 # whoever presses Ctrl-C again does not want to wait so long
                 interrupt = error
@@ -104,8 +103,7 @@ class Child:
 
     def stop(self, timeout: float) -> None:
         """Ask it to end (SIGINT); ``ProcessError`` where it does not, or not with 0."""
-        self.signal(signal.SIGINT)
-        self._wait(timeout)
+        self.signal(signal.SIGINT, timeout)
         if self.code is None:
             raise ProcessError(
                 f'{self.name} did not end within {timeout:g} s of SIGINT:\n{self.tail()}'
@@ -118,14 +116,12 @@ class Child:
         text = self.log.read_text(encoding='utf-8', errors='replace').splitlines()
         return '\n'.join(f'  | {line}' for line in text[-lines:]) or '  (no output)'
 
-    def signal(self, number: int) -> None:
-        """Send a signal to it and to its children, if it runs."""
+    def signal(self, number: int, timeout: float = 0.0) -> None:
+        """Send a signal to it and to its children, if it runs, and wait so long for its end."""
         if self.code is None:
             os.killpg(self._process.pid, number)
-
-    def _wait(self, timeout: float) -> None:
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout)
 
 
 def print_run(title: str, summary: Mapping[str, Any], more: Sequence[Sequence[str]] = ()) -> None:
@@ -178,7 +174,10 @@ def run_live(
     environ = {**os.environ, **profile_environment(), 'ROS_LOG_DIR': str(folder / 'ros_log')}
     with ExitStack() as stack:
         if play is not None:
-            environ |= stack.enter_context(private_domain())
+            try:
+                environ |= stack.enter_context(private_domain())
+            except RuntimeError as error:
+                raise ProcessError(str(error)) from error
 
         def start(name: str, module: str, *arguments: str) -> Child:
             log = folder / f'{name}.log'

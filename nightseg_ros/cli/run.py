@@ -22,6 +22,7 @@ from nightseg_ros.cli.options import parse, PipelineOptions, Progress, refuse, t
 from nightseg_ros.cli.processes import node_parameters, print_run, ros_arguments, run_live
 from nightseg_ros.config import ConfigError, Limited, Limits, NotNegative
 from nightseg_ros.files import read_json, replace_file
+from nightseg_ros.outputs import check_output
 import tyro
 
 #: Before the names of topics, where SOURCE is no file.
@@ -89,13 +90,11 @@ class RunOptions(PageOptions, PipelineOptions):
 
 
 def run(options: RunOptions) -> int:
-    """Start the processes, wait for their end, and show what they did."""
-    from nightseg_ros.outputs import check_output
     from nightseg_ros.perception.video import stream_url
 
     parameters, play = _inputs(options)
     if options.out is not None:
-        check_output(options.out, 'a summary', Path.is_file, inputs=[options.source])
+        check_output(options.out, 'a summary', inputs=[options.source])
         options.out.parent.mkdir(parents=True, exist_ok=True)
     check_ros()
     parameters |= node_parameters(options)
@@ -207,13 +206,12 @@ class DemoOptions(PipelineOptions):
 
 
 def demo(options: DemoOptions) -> int:
-    """Play, record, score and draw, in a folder that is removed at the end."""
-    from nightseg_ros.outputs import check_output
-
     check_ros()
     # its processes must not outlive a demo that is told to end
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    check_output(options.out / 'summary.json', 'a summary', Path.is_file)
+    names = ('summary.json', 'overlay.mp4', 'contact_sheet.jpg')
+    for name in names:
+        check_output(options.out / name, 'a result')
     options.out.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=options.out, prefix='.work-') as folder,
@@ -226,7 +224,7 @@ def demo(options: DemoOptions) -> int:
         lit, dark = ('–' if scores[k] is None else f'{scores[k]:.3f}' for k in ('day', 'night'))
         rows.append([f'mIoU, route {name}', f'lit {lit}, dark {dark}'])
     print_run('nightseg demo', summary, rows)
-    for name in ('summary.json', 'overlay.mp4', 'contact_sheet.jpg'):
+    for name in names:
         print(options.out / name)
     return 0
 
@@ -237,41 +235,36 @@ def _drive(options: DemoOptions, work: Path, progress: Progress) -> dict[str, An
     from nightseg_ros.clouds.geometry import as_text
     from nightseg_ros.evaluation.live import read_live_run, review_drive
     from nightseg_ros.perception.pipeline import Pipeline
-    from nightseg_ros.simulation.drive import (
-        CLOUD_TOPIC,
-        Drive,
-        IMAGE_TOPIC,
-        INFO_TOPIC,
-        PLACES,
-        write_drive,
-    )
+    from nightseg_ros.simulation import drive as simulation
 
     config = options.pipeline_config()
     bags = options.out / 'bags' if options.keep_bag else work
     bag, recorded = bags / 'drive', bags / 'recorded'
     for output in (bag, recorded):
         check_bag_output(output, [], force=True)
-    drive = Drive(seed=options.seed, size=options.size, fps=options.fps, seconds=options.seconds)
+    drive = simulation.Drive(
+        seed=options.seed, size=options.size, fps=options.fps, seconds=options.seconds
+    )
     progress.show(0, None, 'loading the networks')
     # an error in weights, backend or device ends the demo here; the node would wait for a better
     # configuration. It finds the exported networks in the cache.
     Pipeline.load(config, log=progress.note)
-    lit = write_drive(
+    lit = simulation.write_drive(
         bag, drive, lidar_every=2 if options.clouds else 0,
         progress=lambda done, total: progress.show(done, total, 'rendering the drive'),
     )  # fmt: skip
     sent, arrived = work / 'sent.jsonl', work / 'arrived.jsonl'
-    play = [str(bag), '--topic', IMAGE_TOPIC, '--log', str(sent)]
+    play = [str(bag), '--topic', simulation.IMAGE_TOPIC, '--log', str(sent)]
     record = [str(recorded), '--force', '--cameras', 'camera', '--outputs', 'labels', 'status']
     record += ['--log', str(arrived)]
     commands = {'view': ['cli.main', 'view']} if options.view else {}
     commands['recorder'] = ['cli.main', 'record', *record]
     if options.clouds:
-        play += ['--also', INFO_TOPIC, CLOUD_TOPIC]
+        play += ['--also', simulation.INFO_TOPIC, simulation.CLOUD_TOPIC]
         commands['recorder'] += ['--clouds', '/lidar/nightseg/points']
         # rendering, recording and both nodes share this machine
         clouds = {'use_tf': 'false', 'max_wait': '1.0'}
-        clouds['transforms'] = json.dumps([as_text(*place) for place in PLACES])
+        clouds['transforms'] = json.dumps([as_text(*place) for place in simulation.PLACES])
         commands['semantic_cloud'] = ['node.semantic_cloud', *ros_arguments(clouds)]
     commands['night_perception'] = ['node.main', *ros_arguments(node_parameters(options))]
     run_live(commands, play, work, progress)

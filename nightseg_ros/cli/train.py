@@ -24,7 +24,8 @@ from typing import Annotated, Any, TYPE_CHECKING
 
 from nightseg_ros.cli.options import read_config
 from nightseg_ros.config import ConfigError, Limited, Positive
-from nightseg_ros.files import share_dir
+from nightseg_ros.files import replace_file, share_dir
+from nightseg_ros.outputs import check_output
 from nightseg_ros.training import CalibrationConfig, SweepConfig
 import tyro
 
@@ -119,8 +120,6 @@ def export(options: ExportOptions) -> int:
         model_card,
         source_images,
     )
-    from nightseg_ros.files import replace_file
-    from nightseg_ros.outputs import check_output
     from nightseg_ros.runtime.backend import MIN_AGREEMENT
     from nightseg_ros.runtime.export import embed_graph, exported_graph
     from nightseg_ros.runtime.graph import GRAPHS
@@ -151,11 +150,9 @@ def export(options: ExportOptions) -> int:
         if options.out is not None:
             options.out.mkdir(parents=True, exist_ok=True)
             stem = options.out / weights.path.stem
-            whole, card, onnx = (
-                stem.with_name(stem.name + suffix) for suffix in ('.safetensors', '.md', '.onnx')
-            )
+            whole, card, onnx = (Path(f'{stem}{end}') for end in ('.safetensors', '.md', '.onnx'))
             for target in (whole, card, onnx):
-                check_output(target, 'an export', Path.is_file, inputs=[weights.path])
+                check_output(target, 'an export', inputs=[weights.path])
             replace_file(whole, weights.path.read_bytes())
             if graph is not None:
                 replace_file(onnx, graph)
@@ -195,13 +192,12 @@ class PublishOptions(Limited):
 
 
 def publish(options: PublishOptions) -> int:
-    from nightseg_ros.outputs import check_output
     from nightseg_ros.runtime.export import replace_weights
     from nightseg_ros.weights import load_weights, write_manifest
 
     weights = load_weights(options.weights)
     path = options.models / f'{options.name}.safetensors'
-    check_output(path, 'weights', Path.is_file, inputs=[weights.path])
+    check_output(path, 'weights', inputs=[weights.path])
     changes: dict[str, Any] = {'commit': _commit()}
     if options.metrics is not None:
         changes['metrics'] = _headline(options.metrics)

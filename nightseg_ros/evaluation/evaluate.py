@@ -135,7 +135,8 @@ def check_outputs(shards: Sequence[Shard], out: Path, *, save_labels: bool) -> N
             )
     inputs = {path for shard in shards for path in shard.inputs}
     for name in (SHARDS, *RESULTS, *(['labels'] if save_labels else [])):
-        check_output(out / name, 'an evaluation', _is_ours, inputs=inputs)
+        folder = name in (SHARDS, 'samples', 'labels')
+        check_output(out / name, 'an evaluation', _is_ours, folder=folder, inputs=inputs)
 
 
 def _is_ours(path: Path) -> bool:
