@@ -14,7 +14,6 @@ import math
 import sys
 import threading
 import time
-import types
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
@@ -277,13 +276,6 @@ def receive(health: Health, *times: float) -> None:
     health.received.extend(times)
 
 
-def serve(health: Health, now: float, ms: float = 5.0) -> None:
-    health.counts['served'] += 1
-    health.durations['latency_ms'].append(ms)
-    health.served.append(now)
-    health.last_useful = now
-
-
 def test_a_silence_is_logged_once_after_five_seconds():
     logged: list[str] = []
     health = Health(0.0, warnings=Warnings(SimpleNamespace(warning=logged.append), period=0.0))
@@ -308,7 +300,7 @@ def test_a_fault_is_shown_for_a_while_and_is_smaller_where_others_are_served(rea
         return
     ((level, text),) = texts(health, 10.6)
     assert (level, text) == ('ERROR', f'what happened (1 {reason} so far)')
-    serve(health, 10.7)
+    health.last_useful = 10.7
     assert [level for level, _ in texts(health, 10.8)] == ['WARN']
     receive(health, 10.0 + RECOVERY)
     assert texts(health, 10.0 + RECOVERY) == []
@@ -372,7 +364,6 @@ class Graph:
         self.events: Any = None
         self.asked: list[tuple[str, int, str]] = []
         self.sent: list[tuple[str, Any]] = []
-        self.changed = threading.Condition()
         self.wanted = {'labels', 'status'}
         self.seconds = 100.0
         """By the monotonic clock; a message but the legends takes an eighth of a second."""
@@ -411,10 +402,8 @@ class Graph:
         def publish(message: Any) -> None:
             assert isinstance(message, kind)
             self.seconds += 0.125 * (not latched)
-            with self.changed:
-                # an image's message is used again
-                self.sent.append((topic, copy.deepcopy(message)))
-                self.changed.notify_all()
+            # an image's message is used again
+            self.sent.append((topic, copy.deepcopy(message)))
 
         name = topic.partition('/nightseg/')[2]
         return SimpleNamespace(
@@ -546,17 +535,29 @@ class Setup:
         topics = [topic for topic, _ in self.node.sent]
         return [t.partition('/')[0] for t in topics if t.endswith('/labels')]
 
-    def until(self, count: int) -> list[str]:
-        with self.node.changed:
-            assert self.node.changed.wait_for(lambda: len(self.served) >= count, 10)
+    def until(self, count: int) -> None:
+        """Wait for so many masks in all."""
+        self.wait(lambda: len(self.served) >= count)
+
+    def finish(self, count: int) -> list[str]:
+        """Let the worker go on until so many masks came, and stop; return their cameras."""
+        self.pipeline.gate.set()
+        self.until(count)
+        assert self.worker.stop(10)
         return self.served
+
+    def serve(self, name: str, count: int, **how: Any) -> list[str]:
+        """Start the worker for one image."""
+        self.worker.start()
+        self.put(name, **how)
+        return self.finish(count)
 
     def wait(self, met: Callable[[], Any]) -> Any:
         """Wait until ``met`` returns something true, and return that."""
         end = time.monotonic() + 10
         while not (result := met()):
             assert time.monotonic() < end
-            time.sleep(0.01)
+            time.sleep(0.001)
         return result
 
     def drops(self, name: str) -> dict[str, int]:
@@ -592,9 +593,7 @@ def test_waiting_frames_are_served_the_latest_of_each_camera_and_a_broken_one_co
     for name in ('front', 'rear', 'left', 'front'):
         setup.put(name)
     assert len(setup.rests) == 1, 'the executor rests where the worker waits for a frame alone'
-    setup.pipeline.gate.set()
-    assert setup.until(3) == ['busy', 'front', 'left']
-    assert setup.worker.stop(10)
+    assert setup.finish(3) == ['busy', 'front', 'left']
     assert setup.pipeline.batches == batches
     assert setup.drops('front') == {'superseded': 1}
     assert setup.drops('rear') == {'failed': 1}
@@ -621,9 +620,8 @@ def test_what_cannot_be_decoded_or_published_is_counted_and_the_next_is_served(m
     setup.put('a', frame_id='unfit')
     setup.put('b', encoding='nonsense')
     setup.put('c')
-    assert setup.until(1) == ['c']
+    assert setup.finish(1) == ['c']
     assert (setup.drops('a'), setup.drops('b')) == ({'withheld': 1}, {'undecodable': 1})
-    assert setup.worker.stop(10)
     now = setup.node.seconds
     ((_, withheld),) = texts(setup.cameras['a'].health, now)
     assert 'a mask is withheld: ValueError: ' in withheld
@@ -640,9 +638,7 @@ def test_frames_older_than_max_age_are_dropped_and_those_without_a_stamp_have_no
     stamps = {'late': 749, 'just': 750, 'now': 1000, 'ahead': 1001, 'none': 0}
     for name, stamp in stamps.items():
         setup.put(name, stamp_ns=stamp * MS)
-    setup.pipeline.gate.set()
-    assert setup.until(5) == ['busy', 'just', 'now', 'ahead', 'none']
-    assert setup.worker.stop(10)
+    assert setup.finish(5) == ['busy', 'just', 'now', 'ahead', 'none']
     # how long it was on its way is known of those that were not stamped in the future
     received = {
         item.value: topic.partition('/')[0]
@@ -719,9 +715,7 @@ def test_what_is_published_is_counted_timed_and_judged(
     setup.node.seconds += 0.5
     # some networks have not learnt to judge frames
     setup.cameras['rear'].routes_with_reliability = frozenset()
-    setup.pipeline.gate.set()
-    setup.until(3)
-    assert setup.worker.stop(10)
+    setup.finish(3)
     for name, shown in (('front', words), ('rear', '' if '0.29' in words else words)):
         health = setup.cameras[name].health
         receive(health, health.last_useful)
@@ -752,17 +746,12 @@ def test_where_memory_runs_out_batches_shrink_and_then_the_cpu_may_take_over(mak
     for name in 'abcd':
         setup.put(name)
     setup.pipeline.room = 2
-    setup.pipeline.gate.set()
-    setup.until(5)
-    assert setup.worker.stop(10)
+    setup.finish(5)
     assert setup.pipeline.batches[1:] == [['a', 'b', 'c', 'd'], ['a', 'b'], ['c', 'd']]
     assert not setup.worker.memory_problem
     setup.pipeline.room, routers = 0, setup.pipeline.routers
-    setup.worker.start()
-    setup.put('a')
     if fallback:
-        setup.until(6)
-        assert setup.worker.stop(10)
+        setup.serve('a', 6)
         assert setup.loads == [('cpu', [600.0])] and setup.pipeline.routers is routers
         assert setup.pipeline.batches[4:] == [['a'], ['a']] and not setup.pipeline.changes
         # the networks on the CPU were made ready as well
@@ -772,14 +761,12 @@ def test_where_memory_runs_out_batches_shrink_and_then_the_cpu_may_take_over(mak
         setup.node.logger.error.assert_called_once_with(setup.worker.memory_problem)
         # the CPU does not heal it
         setup.node.seconds += 3
-        setup.worker.start()
-        setup.put('b')
-        setup.until(7)
-        assert setup.worker.stop(10) and setup.worker.memory_problem
+        setup.serve('b', 7)
+        assert setup.worker.memory_problem
         # nothing is left to fall back to
         setup.pipeline.room = -1
-        setup.worker.start()
-        setup.put('a')
+    setup.worker.start()
+    setup.put('a')
     setup.wait(lambda: setup.drops('a'))
     assert setup.worker.stop(10)
     assert setup.drops('a') == {'failed': 1} and len(setup.loads) == fallback
@@ -789,10 +776,8 @@ def test_where_memory_runs_out_batches_shrink_and_then_the_cpu_may_take_over(mak
         assert setup.worker.memory_problem == 'cuda is out of memory, and cpu_fallback is off'
         setup.pipeline.room = 99
         setup.node.seconds += 3
-        setup.worker.start()
-        setup.put('b')
-        setup.until(6)
-        assert setup.worker.stop(10) and not setup.worker.memory_problem
+        setup.serve('b', 6)
+        assert not setup.worker.memory_problem
 
 
 def test_where_memory_runs_out_at_the_start_the_cpu_may_take_over(make):
@@ -825,9 +810,7 @@ def test_a_mask_of_no_numbers_is_withheld_and_costs_no_other(make):
     setup.hold()
     setup.put('front')
     setup.put('rear')
-    setup.pipeline.gate.set()
-    assert setup.until(2) == ['busy', 'front']
-    assert setup.worker.stop(10)
+    assert setup.finish(2) == ['busy', 'front']
     assert setup.drops('rear') == {'withheld': 1} and not setup.drops('front')
 
 
@@ -864,9 +847,7 @@ def test_a_worker_that_dies_ends_the_process_unless_it_was_to_stop(make, stopped
     assert setup.worker.stop(10) and setup.pipeline.batches
     if stopped:
         del setup.pipeline.result
-        setup.worker.start()
-        setup.put('front')
-        assert setup.until(1) == ['front']
+        assert setup.serve('front', 1) == ['front']
 
 
 def test_a_stopped_worker_publishes_nothing_more_and_takes_changes_when_it_starts_again(make):
@@ -881,13 +862,9 @@ def test_a_stopped_worker_publishes_nothing_more_and_takes_changes_when_it_start
     setup.pipeline.gate.set()
     assert setup.worker.stop(10)
     assert not setup.served and not setup.pipeline.changes
-    setup.worker.start()
-    setup.put('front')
-    setup.until(1)
-    ((change,),) = [setup.pipeline.changes]
+    assert setup.serve('front', 1) == ['front'], 'what waited before is not shown afterwards'
+    [change] = setup.pipeline.changes
     assert (change['route'], change['overlay_alpha']) == ('night', 0.1)
-    assert setup.worker.stop(10)
-    assert setup.served == ['front'], 'what waited before is not shown afterwards'
     gone = weakref.ref(setup.worker)
     setup.node.unsubscribe()
     setup.worker = None
@@ -902,9 +879,7 @@ def test_a_stopped_worker_publishes_nothing_more_and_takes_changes_when_it_start
 def test_every_topic_that_is_wanted_has_its_message_under_the_frames_header(
     monkeypatch, make, tmp_path, label_size, encoding, size
 ):
-    vision: Any = types.ModuleType('vision_msgs.msg')
-    vision.VisionClass, vision.LabelInfo = types.SimpleNamespace, LabelInfo
-    monkeypatch.setitem(sys.modules, 'vision_msgs', types.ModuleType('vision_msgs'))
+    vision = SimpleNamespace(VisionClass=SimpleNamespace, LabelInfo=LabelInfo)
     monkeypatch.setitem(sys.modules, 'vision_msgs.msg', vision)
     setup = make(label_size=label_size)
     own = np.zeros((60, 2), np.uint8)
@@ -924,8 +899,7 @@ def test_every_topic_that_is_wanted_has_its_message_under_the_frames_header(
     assert (small.height, small.width) == (4, 4)
     setup.node.receive['front/camera_info'](CameraInfo(height=120, width=4), {})
     setup.put('front', 'optical', height=120, encoding=encoding)
-    setup.until(2)
-    assert setup.worker.stop(10)
+    setup.finish(2)
     sent = {topic.partition('/nightseg/')[2]: m for topic, m in setup.node.sent[-10:]}
     # what a planner waits for comes first, and the status knows how long it took
     order = [topic.name for topic in TOPICS if topic.name in setup.node.wanted]
@@ -958,10 +932,7 @@ def test_every_topic_that_is_wanted_has_its_message_under_the_frames_header(
     setup.node.unsubscribe()
     # active again, it knows nothing of before
     camera.subscribe(setup.worker.put)
-    setup.worker.start()
-    setup.put('front', height=120)
-    setup.until(3)
-    assert setup.worker.stop(10)
+    setup.serve('front', 3, height=120)
     assert camera.health.info_problem == 'no calibration came on front/camera_info'
     assert camera.health.counts['size_changes'] == 0
 
@@ -984,8 +955,7 @@ def test_what_is_missing_or_no_number_is_not_published_and_said(make, tmp_path):
         setup.node.sent.clear()
         setup.worker.start()
         setup.put('front')
-        with setup.node.changed:
-            assert setup.node.changed.wait_for(lambda: setup.node.sent, 10)
+        setup.wait(lambda: setup.node.sent)
         assert setup.worker.stop(10)
         topics = {topic.partition('/nightseg/')[2] for topic, _ in setup.node.sent}
         shown.append((health.info_problem, topics))
