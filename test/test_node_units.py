@@ -584,10 +584,18 @@ def make(monkeypatch):
         ('cpu', [['busy'], ['front'], ['rear'], ['left']]),
     ],
 )
+@pytest.mark.parametrize(
+    ('error', 'drop', 'words'),
+    [
+        (RuntimeError, 'failed', 'a frame could not be segmented: RuntimeError'),
+        (WithheldError, 'withheld', 'a mask is withheld: WithheldError'),
+    ],
+)
 def test_waiting_frames_are_served_the_latest_of_each_camera_and_a_broken_one_costs_no_other(
-    make, device, batches
+    make, device, batches, error, drop, words
 ):
     setup = make(device, broken='rear')
+    setup.pipeline.error = error('out of order')
     setup.hold()
     # a newer frame keeps its camera's place
     for name in ('front', 'rear', 'left', 'front'):
@@ -596,11 +604,9 @@ def test_waiting_frames_are_served_the_latest_of_each_camera_and_a_broken_one_co
     assert setup.finish(3) == ['busy', 'front', 'left']
     assert setup.pipeline.batches == batches
     assert setup.drops('front') == {'superseded': 1}
-    assert setup.drops('rear') == {'failed': 1}
-    ((level, text),) = texts(setup.cameras['rear'].health, setup.node.seconds)
-    assert (level, text) == (
-        'ERROR', 'a frame could not be segmented: RuntimeError: out of order (1 failed so far)',
-    )  # fmt: skip
+    assert setup.drops('rear') == {drop: 1}
+    found = texts(setup.cameras['rear'].health, setup.node.seconds)
+    assert found == [('ERROR', f'{words}: out of order (1 {drop} so far)')]
 
 
 MASK = np.zeros((4, 4), np.uint8)
@@ -802,16 +808,6 @@ def test_a_camera_of_12_bits_that_turns_out_to_have_16_is_told_of(make, first):
     assert setup.worker.stop(10)
     found = [text for _, text in texts(setup.cameras['front'].health, setup.node.seconds)]
     assert any('read as 16 bits' in text for text in found) is (first == 3000)
-
-
-def test_a_mask_of_no_numbers_is_withheld_and_costs_no_other(make):
-    setup = make(broken='rear')
-    setup.pipeline.error = WithheldError('the network gave no numbers')
-    setup.hold()
-    setup.put('front')
-    setup.put('rear')
-    assert setup.finish(2) == ['busy', 'front']
-    assert setup.drops('rear') == {'withheld': 1} and not setup.drops('front')
 
 
 def test_networks_that_fail_for_good_end_the_process(make):
