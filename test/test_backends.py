@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every backend gives torch's answer, and bfloat16 is taken where it may be."""
 
+from contextlib import nullcontext
 import dataclasses
 from functools import partial
 import itertools
@@ -145,8 +146,14 @@ def test_a_provider_that_does_not_start_is_no_reason_to_run_on_the_cpu(tmp_path)
         backend.load(weights, print)
 
 
-@pytest.mark.parametrize('room', [0, 2, 8])
-def test_no_memory_for_a_large_batch_makes_batches_smaller(room, tmp_path):
+def by_day(backend: Any, part: Any, files: Any) -> Pipeline:
+    """Return a pipeline of that segmenter, with the illumination of the files."""
+    light = IlluminationEstimator(load_weights(files.illumination))
+    return Pipeline(PipelineConfig(route='day'), backend, {'day': part}, light)
+
+
+@pytest.mark.parametrize(('room', 'most'), [(0, None), (2, 2), (8, None)])
+def test_no_memory_for_a_large_batch_makes_batches_smaller(room, most, tmp_path):
     files = weights_config(tmp_path)
     backend = open_backend('torch', 'cpu')
     backend.batches = (1, 2, 4, 8)
@@ -157,16 +164,10 @@ def test_no_memory_for_a_large_batch_makes_batches_smaller(room, tmp_path):
             raise MemoryError
         return part.run(images)
 
-    pipeline = Pipeline(
-        PipelineConfig(route='day'), backend, {'day': dataclasses.replace(part, run=run)},
-        IlluminationEstimator(load_weights(files.illumination)),
-    )  # fmt: skip
-    if room:
+    pipeline = by_day(backend, dataclasses.replace(part, run=run), files)
+    with nullcontext() if room else pytest.raises(MemoryError):
         pipeline.warm_up([(90, 160)])
-        assert pipeline.most == {2: 2, 8: None}[room]
-    else:
-        with pytest.raises(MemoryError):
-            pipeline.warm_up([(90, 160)])
+    assert pipeline.most == most
 
 
 @pytest.mark.parametrize('tie', [False, True])
@@ -193,12 +194,7 @@ def test_a_network_without_numbers_is_withheld(name, tmp_path):
     weights.tensors['classify.bias'][:] = float('nan')
     backend = open_backend(name, 'cpu')
     spoilt = dataclasses.replace(weights, sha256='0' * 64)
-    pipeline = Pipeline(
-        PipelineConfig(route='day'),
-        backend,
-        {'day': load_part(spoilt, backend, print, 'segment')},
-        IlluminationEstimator(load_weights(files.illumination)),
-    )
+    pipeline = by_day(backend, load_part(spoilt, backend, print, 'segment'), files)
     with pytest.raises(RuntimeError, match='NaN.*withheld'):
         pipeline.process([Frame(image=np.zeros((90, 160, 3), np.uint8))])
 
