@@ -7,6 +7,7 @@ A target returns where its bytes were read or refused with the error that its re
 raises anything else, an ``AssertionError`` where what was read contradicts itself.
 """
 
+import atexit
 from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import cache, partial
@@ -167,13 +168,11 @@ def _mended(content: bytes) -> bytes:
 
 
 @cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    """Hold a folder for the files that are read."""
-    return tempfile.TemporaryDirectory(prefix='nightseg-fuzz-')
-
-
 def _scratch() -> Path:
-    return Path(_folder().name)
+    """Return a folder for the files that are read; it goes with the process."""
+    folder = tempfile.TemporaryDirectory(prefix='nightseg-fuzz-')
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
 
 
 # -- samples ---------------------------------------------------------------------------------
