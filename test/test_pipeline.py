@@ -3,6 +3,7 @@
 """The whole way from a frame to its mask."""
 
 from dataclasses import replace
+from functools import partial
 import gc
 import math
 from typing import Any
@@ -43,16 +44,14 @@ def frame(size: tuple[int, int], seed: int = 0, **names: object) -> Frame:
     return Frame(image=image, **names)
 
 
-def dark(stamp_s: float, camera: str = 'camera') -> Frame:
-    """Return a frame that the test's estimator takes for night."""
-    image = np.zeros((90, 160, 3), np.uint8)
-    image[:30] = 255
-    return Frame(image=image, stamp_ns=round(stamp_s * 1e9), camera=camera)
-
-
-def light(stamp_s: float, camera: str = 'camera') -> Frame:
+def light(stamp_s: float, camera: str = 'camera', ground: int = 128) -> Frame:
+    """Return a frame that the test's estimator takes for day, or by its ground for night."""
     image = np.full((90, 160, 3), 128, np.uint8)
+    image[30:] = ground
     return Frame(image=image, stamp_ns=round(stamp_s * 1e9), camera=camera)
+
+
+dark = partial(light, ground=0)
 
 
 @pytest.mark.parametrize('route', ['day', 'night', 'translate'])
