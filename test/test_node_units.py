@@ -360,7 +360,6 @@ class Graph:
         self.resolve_topic_name = '/{}'.format
         self.offers: list[Any] = []
         self.get_publishers_info_by_topic = lambda topic: self.offers
-        self.get_topic_names_and_types = self.count_publishers = None
 
     def create_guard_condition(self, match: Any, group: Any) -> Any:
         self.guards.append(SimpleNamespace(trigger=match))
@@ -402,12 +401,12 @@ class Graph:
 class StubPipeline:
     """Stands for the networks; frames of the camera ``broken`` raise, batches above ``room``."""
 
-    def __init__(self, device: str, broken: str) -> None:
+    def __init__(self, device: str, broken: str, room: int) -> None:
         self.error: Exception = RuntimeError('out of order')
         self.backend = SimpleNamespace(
             device=device, batches=(1,) if device == 'cpu' else (1, 2, 4, 8)
         )
-        self.broken, self.room, self.most = broken, 99, None
+        self.broken, self.room, self.most = broken, room, None
         self.score, self.reliability = 0.9, 0.9
         self.routes_with_reliability, self.long_side = {'day'}, 64
         self.routers = object()
@@ -458,8 +457,7 @@ class Setup:
     """A worker and its cameras, with stubs for networks and middleware."""
 
     def __init__(self, monkeypatch, device='cuda', broken='', room=99, **settings):
-        self.pipeline = StubPipeline(device, broken)
-        self.pipeline.room = room
+        self.pipeline = StubPipeline(device, broken, room)
         self.loads: list[tuple[str, list[float]]] = []
         monkeypatch.setattr(worker_module.Pipeline, 'load', self.load)
         self.node: Any = Graph(**settings)
@@ -521,8 +519,7 @@ class Setup:
     @property
     def served(self) -> list[str]:
         """Return the cameras of the masks that were published."""
-        topics = [topic for topic, _ in self.node.sent]
-        return [t.partition('/')[0] for t in topics if t.endswith('/labels')]
+        return [t.partition('/')[0] for t, _ in self.node.sent if t.endswith('/labels')]
 
     def until(self, count: int) -> None:
         """Wait for so many masks in all."""
@@ -550,8 +547,8 @@ class Setup:
         return result
 
     def drops(self, name: str) -> dict[str, int]:
-        values = self.cameras[name].health.values(0.0)
-        return {k[8:]: int(str(v)) for k, v in values.items() if k.startswith('dropped.') and v}
+        counts = self.cameras[name].health.counts.copy()
+        return {k[8:]: v for k, v in counts.items() if k.startswith('dropped.') and v}
 
 
 @pytest.fixture
