@@ -43,6 +43,7 @@ def first(decisions: list[Decision], route: str) -> int:
 def test_first_frame_decides_at_once(score, state, route):
     decision = Router().update(START, light(score))
     assert (decision.state, decision.route, decision.switched) == (state, route, False)
+    assert state_of(score) == state
     assert 'first frame' in decision.reason
     assert f'{score:.2f}' in decision.reason
 
