@@ -92,7 +92,7 @@ def images(draw: st.DrawFn) -> dict[str, Any]:
         high = 0 if big else 1
         padded[:, :row][:, high::2] &= 15
     return {
-        'rows': padded[:, :row], 'data': padded.tobytes(), 'encoding': encoding, 'width': width,
+        'rows': padded[:, :row], 'data': padded.ravel(), 'encoding': encoding, 'width': width,
         'height': height, 'step': step, 'is_bigendian': big,
     }  # fmt: skip
 
@@ -120,6 +120,9 @@ def test_decoding_equals_a_plain_reference(image):
     pixels, order = decode_raw(**image)
     assert pixels.shape == (height, width, 3) and pixels.dtype == np.uint8
     assert order in ('rgb', 'bgr')
+    if encoding in ('rgb8', 'bgr8', '8UC3'):
+        # colours are looked at where they lie
+        assert np.shares_memory(pixels, image['data']) and not pixels.flags.writeable
     rgb = pixels if order == 'rgb' else pixels[:, :, ::-1]
     wanted = reference(rows, encoding, width, height, image['is_bigendian'])
     # YUV is rounded once there, twice here
@@ -149,16 +152,6 @@ def test_a_mosaic_of_one_colour_has_that_colour(encoding, big, height, width, co
     )  # fmt: skip
     assert order == 'rgb' and pixels.shape == (height, width, 3)
     assert (pixels == color).all()
-
-
-@pytest.mark.parametrize('encoding', ['rgb8', 'bgr8', '8UC3'])
-@pytest.mark.parametrize('padding', [0, 7])
-def test_colour_is_not_copied(encoding, padding):
-    step = 4 * 3 + padding
-    data = np.zeros(step * 3, np.uint8)
-    pixels, _ = decode_raw(data, encoding=encoding, width=4, height=3, step=step)
-    assert np.shares_memory(pixels, data)
-    assert not pixels.flags.writeable
 
 
 @pytest.mark.parametrize(
