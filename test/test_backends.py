@@ -3,7 +3,7 @@
 """Every backend gives torch's answer, and bfloat16 is taken where it may be."""
 
 from contextlib import nullcontext
-import dataclasses
+from dataclasses import replace
 from functools import partial
 import itertools
 from pathlib import Path
@@ -165,7 +165,7 @@ def test_no_memory_for_a_large_batch_makes_batches_smaller(room, most, tmp_path)
             raise MemoryError
         return part.run(images)
 
-    pipeline = by_day(backend, dataclasses.replace(part, run=run), files)
+    pipeline = by_day(backend, replace(part, run=run), files)
     with nullcontext() if room else pytest.raises(MemoryError):
         pipeline.warm_up([(90, 160)])
     assert pipeline.most == most
@@ -194,7 +194,7 @@ def test_a_network_without_numbers_is_withheld(name, tmp_path):
     weights = load_weights(files.day)
     weights.tensors['classify.bias'][:] = float('nan')
     backend = open_backend(name, 'cpu')
-    spoilt = dataclasses.replace(weights, sha256='0' * 64)
+    spoilt = replace(weights, sha256='0' * 64)
     pipeline = by_day(backend, load_part(spoilt, backend, print, 'segment'), files)
     with pytest.raises(RuntimeError, match='NaN.*withheld'):
         pipeline.process([Frame(image=np.zeros((90, 160, 3), np.uint8))])
@@ -328,7 +328,7 @@ def test_rounded_weights_are_the_same_network(tmp_path):
 
 
 def test_every_folded_kernel_behind_the_first_is_exact_in_bfloat16(weights):
-    network = build_from(dataclasses.replace(weights, tensors=round_weights(weights, 6)))
+    network = build_from(replace(weights, tensors=round_weights(weights, 6)))
     count = 0
     for module in network.modules():
         children = list(module) if isinstance(module, torch.nn.Sequential) else []
@@ -375,10 +375,7 @@ def test_auto_wants_all_weights_compared_for_bfloat16(
     monkeypatch.setattr(backends, 'available_backends', lambda: present)
     monkeypatch.setattr(backends, 'has_bfloat16', lambda: able)
     both = [
-        dataclasses.replace(
-            weights, metadata=dataclasses.replace(weights.metadata, bfloat16=share)
-        )
-        for share in shares
+        replace(weights, metadata=replace(weights.metadata, bfloat16=share)) for share in shares
     ]
     assert choose(both, 'auto', 'cpu') == (wanted, 'cpu')
     if wanted != 'torch':

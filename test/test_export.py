@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exports: files that say what they are, graphs that agree with torch; the cache of graphs."""
 
-import dataclasses
+from dataclasses import replace
 import errno
 import os
 from pathlib import Path
@@ -100,8 +100,8 @@ def test_given_frames_are_checked(day, tmp_path, capsys):
 
 
 def test_a_graph_that_computes_something_else_fails(day, monkeypatch, capsys):
-    metadata = dataclasses.replace(day.metadata, mean=(9.0, -9.0, 9.0))
-    wrong = export_graph(dataclasses.replace(day, metadata=metadata))
+    metadata = replace(day.metadata, mean=(9.0, -9.0, 9.0))
+    wrong = export_graph(replace(day, metadata=metadata))
     monkeypatch.setattr(export_module, 'export_graph', lambda weights: wrong)
     assert main(['export', str(day.path), '--frames', '1']) == 1
     assert '99.5% are wanted' in capsys.readouterr().err
@@ -117,7 +117,7 @@ def test_a_runtime_that_is_not_installed_is_not_compared(day, monkeypatch):
 def test_the_card_says_what_the_file_says(day):
     bare = model_card(day)
     assert 'metrics' not in bare and 'training' not in bare
-    metadata = dataclasses.replace(
+    metadata = replace(
         day.metadata,
         data='ten streets',
         ratio=0.29,
@@ -125,7 +125,7 @@ def test_the_card_says_what_the_file_says(day):
         metrics={'night': {'miou': 0.4321, 'miou_ci': [0.4, 0.45]}, 'route': 'day'},
         training={'seed': 7},
     )
-    card = model_card(dataclasses.replace(day, metadata=metadata), {'openvino': 0.9987})
+    card = model_card(replace(day, metadata=metadata), {'openvino': 0.9987})
     for wanted in (
         '# day', 'data: ten streets', 'ratio: 0.29', 'commit: abc123', 'free for all',
         day.sha256, '0: sky', '255: unlabelled', 'miou: 0.4321', 'openvino: 0.9987', 'seed: 7',
@@ -157,11 +157,8 @@ def test_graphs_are_bound_to_tensors_and_metadata(day, tmp_path, monkeypatch):
     assert embedded(weights)
     # what is read is what runs: another file's graph, other tensors, another temperature
     other = load_weights(write_segmenter(tmp_path / 'other.safetensors', seed=1))
-    cooler = dataclasses.replace(weights.metadata, temperature=2.0)
-    stale = [
-        dataclasses.replace(other, graph=weights.graph),
-        dataclasses.replace(weights, metadata=cooler),
-    ]
+    cooler = replace(weights.metadata, temperature=2.0)
+    stale = replace(other, graph=weights.graph), replace(weights, metadata=cooler)
     assert [embedded(one) for one in stale] == [b'', b'']
     monkeypatch.setattr(export_module, 'VERSION', export_module.VERSION + 1)
     assert embedded(weights) == b''
