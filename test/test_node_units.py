@@ -51,7 +51,7 @@ from nightseg_ros.perception.router import Decision
 from nightseg_ros.taxonomy import CAMVID11
 import numpy as np
 import pytest
-from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from ros_harness import image_message, pixels_of, values_of
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from std_msgs.msg import Header
@@ -180,37 +180,34 @@ def test_messages_that_never_came_are_counted_by_the_numbers_of_one_publisher():
 
 
 def offers(*policies: str, kind: str = 'sensor_msgs/msg/Image') -> list[Any]:
-    """Return publishers by reliability and, 'latched', durability."""
-    return [
-        SimpleNamespace(
-            topic_type=kind,
-            qos_profile=SimpleNamespace(
-                reliability=ReliabilityPolicy[given.removesuffix(' latched')],
-                durability=DurabilityPolicy[
-                    'TRANSIENT_LOCAL' if given.endswith(' latched') else 'VOLATILE'
-                ],
-            ),
+    """Return publishers by reliability and durability."""
+    found = []
+    for reliability, durability in map(str.split, policies):
+        profile = QoSProfile(
+            depth=1,
+            reliability=ReliabilityPolicy[reliability],
+            durability=DurabilityPolicy[durability],
         )
-        for given in policies
-    ]
+        found.append(SimpleNamespace(topic_type=kind, qos_profile=profile))
+    return found
 
 
 @pytest.mark.parametrize(
     ('wanted', 'policies', 'asked'),
     [
-        ('auto', ['RELIABLE latched'], 'RELIABLE TRANSIENT_LOCAL'),
-        ('auto', ['RELIABLE latched', 'RELIABLE'], 'RELIABLE VOLATILE'),
-        ('auto', ['RELIABLE', 'BEST_EFFORT'], 'BEST_EFFORT VOLATILE'),
+        ('auto', ['RELIABLE TRANSIENT_LOCAL'], 'RELIABLE TRANSIENT_LOCAL'),
+        ('auto', ['RELIABLE TRANSIENT_LOCAL', 'RELIABLE VOLATILE'], 'RELIABLE VOLATILE'),
+        ('auto', ['RELIABLE VOLATILE', 'BEST_EFFORT VOLATILE'], 'BEST_EFFORT VOLATILE'),
         ('auto', [], 'BEST_EFFORT VOLATILE'),
-        ('reliable', ['BEST_EFFORT'], 'RELIABLE VOLATILE'),
-        ('best_effort', ['RELIABLE latched'], 'BEST_EFFORT TRANSIENT_LOCAL'),
+        ('reliable', ['BEST_EFFORT VOLATILE'], 'RELIABLE VOLATILE'),
+        ('best_effort', ['RELIABLE TRANSIENT_LOCAL'], 'BEST_EFFORT TRANSIENT_LOCAL'),
     ],
 )
 def test_what_all_publishers_offer_is_asked_for_until_it_closes(wanted, policies, asked):
     graph = Graph()
     subscription = Subscription(graph, Image, 'front', print, wanted)
     before = f'{"RELIABLE" if wanted == "reliable" else "BEST_EFFORT"} VOLATILE'
-    graph.offers = offers(*policies) + offers('RELIABLE', kind='std_msgs/msg/String')
+    graph.offers = offers(*policies) + offers('RELIABLE VOLATILE', kind='std_msgs/msg/String')
     assert graph.subscribed == {subscription}
     # the second time there is nothing to do
     for event in (graph.events.matched, graph.events.incompatible_qos):
@@ -220,7 +217,7 @@ def test_what_all_publishers_offer_is_asked_for_until_it_closes(wanted, policies
         topic='/front', publishers=len(policies), reliable=' '.join(policies).count('RELIABLE'),
         subscribed_reliable=asked.startswith('RELIABLE'), other_types=('std_msgs/String',),
     )  # fmt: skip
-    graph.offers, late = offers('RELIABLE'), graph.events.matched
+    graph.offers, late = offers('RELIABLE VOLATILE'), graph.events.matched
     subscription.close()
     # an event or the guard's callback may have waited
     late(None)
