@@ -14,8 +14,6 @@ from nightseg_ros.cli.main import main
 from nightseg_ros.evaluation import agreement as agreement_module
 from nightseg_ros.evaluation.agreement import agreement, made_up_images, model_card
 from nightseg_ros.files import models_dir, replace_file
-from nightseg_ros.perception.frame import Frame
-from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
 from nightseg_ros.runtime import export as export_module
 from nightseg_ros.runtime.backend import BackendError
 from nightseg_ros.runtime.backends import OnnxBackend, OpenVINOBackend
@@ -33,7 +31,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from tiny_data import imwrite
-from tiny_weights import weights_config, write_illumination, write_segmenter, write_translator
+from tiny_weights import write_illumination, write_segmenter, write_translator
 import torch
 
 pytestmark = pytest.mark.usefixtures('cache')
@@ -274,17 +272,6 @@ def test_the_next_start_finds_what_this_one_compiled(day, cache):
         subprocess.run([sys.executable, '-c', code], env=environment, check=True)
         files.append(sorted((cache / 'openvino').iterdir()))
     assert files[0] == files[1] != []
-
-
-def test_sizes_that_differ_by_padding_alone_share_a_graph(tmp_path, cache):
-    config = PipelineConfig(
-        weights=weights_config(tmp_path), route='night', backend='openvino', long_side=160
-    )
-    pipeline = Pipeline.load(config)
-    for rows, graphs in ((90, 1), (86, 1), (120, 2)):
-        image = np.zeros((rows, 160, 3), np.uint8)
-        pipeline.process([Frame(image=image, camera=f'{rows}')])
-        assert len(list((cache / 'openvino').iterdir())) == graphs
 
 
 def test_a_runtime_that_cannot_read_what_it_wrote_compiles(day, monkeypatch):
