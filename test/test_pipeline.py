@@ -114,23 +114,16 @@ def test_batched_frames_get_what_they_get_alone(files):
         assert (alone.labels == result.labels).mean() > 0.999
 
 
-def test_nothing_wanted_is_not_computed_but_routed(files):
-    pipeline = load(files)
-    (result,) = pipeline.process([dark(0)], NOTHING)
-    assert result.decision.route == 'night' and result.labels is None
-    assert set(result.ms) == {'estimate'}
-    first, second = pipeline.process([light(1, 'x'), light(1, 'y')], [Want(), NOTHING])
-    assert first.labels is not None and second.labels is None
-
-
-def test_auto_follows_the_light_of_each_camera(files):
+def test_auto_follows_the_light_of_each_camera_and_what_nobody_wants_is_not_computed(files):
     pipeline = load(files)
     routes = []
     for step in range(10):
         now = step / 4
         frames = [light(now, 'left'), dark(now, 'right'), (light if step < 4 else dark)(now)]
-        left, right, front = pipeline.process(frames, NOTHING)
+        left, right, front = pipeline.process(frames, [Want(), NOTHING, NOTHING])
         assert left.decision.route == 'day' and right.decision.route == 'night'
+        assert left.labels is not None and right.labels is None
+        assert set(right.ms) == {'estimate'}
         routes.append(front.decision.route)
     assert routes == ['day'] * 6 + ['night'] * 4
 
