@@ -64,8 +64,7 @@ def raw(data: bytes) -> None:
         )  # fmt: skip
     except FrameError:
         return
-    _check_image(image, height, width)
-    assert order in ('rgb', 'bgr')
+    _check_image(image, height, width, order)
 
 
 def packed(data: bytes) -> None:
@@ -78,8 +77,7 @@ def packed(data: bytes) -> None:
         image, order = decode_file(content, layout)
     except FrameError:
         return
-    _check_image(image, *image.shape[:2])
-    assert order in ('rgb', 'bgr')
+    _check_image(image, *image.shape[:2], order)
 
 
 def bag_folder(data: bytes) -> None:
@@ -139,7 +137,7 @@ def _read_bag(path: Path) -> None:
                 if topic in reader.image_topics:
                     for *_, frame in itertools.islice(reader.merged_frames([topic]), MOST):
                         if isinstance(frame, Frame):
-                            _check_image(frame.image, *frame.image.shape[:2])
+                            _check_image(frame.image, *frame.image.shape[:2], frame.order)
                 else:
                     for message in itertools.islice(reader.messages(topic), MOST):
                         with suppress(BagError):
@@ -150,8 +148,9 @@ def _read_bag(path: Path) -> None:
         return
 
 
-def _check_image(image: np.ndarray, height: int, width: int) -> None:
+def _check_image(image: np.ndarray, height: int, width: int, order: str) -> None:
     assert image.dtype == np.uint8 and image.shape == (height, width, 3), image.shape
+    assert order in ('rgb', 'bgr')
     # every byte can be read: a view beyond its buffer would be found here
     assert int(image.max()) <= 255
 
