@@ -251,14 +251,12 @@ def _weights_samples(folder: Path) -> list[bytes]:
 TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[Path], list[bytes]]]] = {
     'raw': (raw, _raw_samples),
     'packed': (packed, _packed_samples),
-    **{
-        name: (partial(bag, suffix), partial(_bag_samples, kinds))
-        for name, suffix, kinds in (
-            ('mcap', '.mcap', ('mcap', 'mcap-chunks', 'mcap-messages')),
-            ('sqlite3', '.db3', ('sqlite3', 'sqlite3-messages')),
-            ('ros1', '.bag', ('ros1', 'ros1-lz4')),
-        )
-    },
+    'mcap': (
+        partial(bag, '.mcap'),
+        partial(_bag_samples, ('mcap', 'mcap-chunks', 'mcap-messages')),
+    ),
+    'sqlite3': (partial(bag, '.db3'), partial(_bag_samples, ('sqlite3', 'sqlite3-messages'))),
+    'ros1': (partial(bag, '.bag'), partial(_bag_samples, ('ros1', 'ros1-lz4'))),
     'folder': (bag_folder, _folder_samples),
     'config': (config, _config_samples),
     'weights': (weights, _weights_samples),

@@ -419,9 +419,8 @@ def test_the_view_from_above_has_the_colours_of_the_labels_at_their_places():
     scale = 440 / (AHEAD + 4)
 
     def at(x: float, y: float) -> list[int]:
-        return picture[
-            round(440 - (3 + x) * scale), round(picture.shape[1] / 2 - y * scale)
-        ].tolist()
+        row, column = 440 - (3 + x) * scale, picture.shape[1] / 2 - y * scale
+        return picture[round(row), round(column)].tolist()
 
     def shown(label: int) -> list[int]:
         color = palette[label].astype(int)

@@ -188,8 +188,7 @@ def test_no_video_is_said(tmp_path, content):
 
 
 def test_frames_of_too_many_pixels_are_refused(tmp_path, monkeypatch):
-    path = tmp_path / 'drive.mp4'
-    write(path, [0, 40])
+    path = write(tmp_path / 'drive.mp4', [0, 40])
     monkeypatch.setitem(LIMITS, 'max_pixels', '1000')
     with pytest.raises(VideoError, match='0 frames were read'):
         read(path)
