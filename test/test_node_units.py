@@ -24,9 +24,6 @@ import cv2
 from hypothesis import given
 from hypothesis import strategies as st
 from nightseg_ros.config import ConfigError
-from nightseg_ros.node import camera as camera_module
-from nightseg_ros.node import subscription as subscription_module
-from nightseg_ros.node import worker as worker_module
 from nightseg_ros.node.camera import CameraTopics, PICTURES, TOPICS
 from nightseg_ros.node.diagnostics import (
     CLOUD_DROPS,
@@ -456,12 +453,12 @@ class Setup:
     def __init__(self, monkeypatch, device='cuda', broken='', room=99, **settings):
         self.pipeline = StubPipeline(device, broken, room)
         self.loads: list[tuple[str, list[float]]] = []
-        monkeypatch.setattr(worker_module.Pipeline, 'load', self.load)
+        monkeypatch.setattr('nightseg_ros.node.worker.Pipeline.load', self.load)
         self.node: Any = Graph(**settings)
         self.rests: list[float] = []
         clock = SimpleNamespace(monotonic=lambda: self.node.seconds, sleep=self.rests.append)
-        for module in (worker_module, camera_module, subscription_module):
-            monkeypatch.setattr(module, 'time', clock)
+        for module in ('worker', 'camera', 'subscription'):
+            monkeypatch.setattr(f'nightseg_ros.node.{module}.time', clock)
         self.said: list[str] = []
         self.worker = Worker(self.node, ThreadPoolExecutor(2), [(7, 9)], self.said.append)
         self.cameras: dict[str, CameraTopics] = {}
@@ -687,7 +684,7 @@ def test_what_is_published_is_counted_timed_and_judged(
         setup.node.seconds += 0.0625
         return decode(*given)
 
-    monkeypatch.setattr(worker_module, 'decode', slowly)
+    monkeypatch.setattr('nightseg_ros.node.worker.decode', slowly)
     setup.hold()
     setup.pipeline.score, setup.pipeline.reliability = score, reliability
     setup.node.now_ns = 20_000 * MS
