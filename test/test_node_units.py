@@ -78,10 +78,7 @@ def back(seconds: float) -> Any:
             [TAKEN, TAKEN, LATE_ONE, DOUBLE, TAKEN, LATE_ONE, TAKEN, back(1.101), LATE_ONE, TAKEN],
         ),
         # what was late before the loop says nothing of what comes after it
-        (
-            [500, 400, 600, 2000, 450, 420],
-            [TAKEN, LATE_ONE, TAKEN, TAKEN, back(1.55), LATE_ONE],
-        ),
+        ([500, 400, 600, 2000, 450, 420], [TAKEN, LATE_ONE, TAKEN, TAKEN, back(1.55), LATE_ONE]),
         ([2000, 1000], [TAKEN, LATE_ONE]),
         # nor does when it came: 2000 ms is from the future
         ([5000, 1000, 1100, 2000, 1300], [TAKEN, back(4.0), TAKEN, TAKEN, back(0.7)]),
