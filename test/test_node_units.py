@@ -157,20 +157,19 @@ def test_messages_that_never_came_are_counted_by_the_numbers_of_one_publisher():
     graph, health = Graph(), Health(0.0)
     OrderedSubscription(graph, Image, 'front', lambda *_: None, 'auto', health)
     graph.publishers = 1
-    for number, lost in (
-        # a late subscriber; a publisher that starts again; a middleware without numbers
-        (7, 0), (8, 0), (11, 2), (1, 2), (3, 3), (None, 3), (9, 3), (10, 3), ('match', 3), (20, 3),
-        # of two publishers each has its own
-        ('two', 3), (90, 3), (22, 3), (91, 3),
-    ):  # fmt: skip
-        if number == 'match':
-            graph.events.matched(None)
-        elif number == 'two':
-            graph.publishers = 2
-        else:
-            info = {} if number is None else {'publication_sequence_number': number}
-            graph.receive['front'](Image(), info)
-        assert health.counts['not_received'] == lost, number
+
+    def lost(number: int | None) -> int:
+        info = {} if number is None else {'publication_sequence_number': number}
+        graph.receive['front'](Image(), info)
+        return health.counts['not_received']
+
+    # a late subscriber; a publisher that starts again; a middleware without numbers
+    assert [*map(lost, (7, 8, 11, 1, 3, None, 9, 10))] == [0, 0, 2, 2, 3, 3, 3, 3]
+    graph.events.matched(None)
+    assert lost(20) == 3
+    # of two publishers each has its own
+    graph.publishers = 2
+    assert [*map(lost, (90, 22, 91))] == [3, 3, 3]
 
 
 def offers(*policies: str, kind: str = 'sensor_msgs/msg/Image') -> list[Any]:
