@@ -47,11 +47,10 @@ def cloud(
         records[name] = values
     rows = records.view(np.uint8).reshape(height, -1)
     rows = np.pad(rows, ((0, 0), (0, row_padding)), constant_values=0xA5)
-    assert records.dtype.fields is not None
     places = records.dtype.fields
     return Cloud(
-        fields=tuple(Field(name=name, offset=places[name][1], datatype=columns[name][0])
-                     for name in columns),
+        fields=tuple(Field(name=name, offset=places[name][1], datatype=kind)
+                     for name, (kind, _) in columns.items()),
         height=height, width=len(points) // height, point_step=records.itemsize,
         row_step=rows.shape[1], data=rows.reshape(-1), is_bigendian=big, is_dense=True,
     )  # fmt: skip

@@ -7,6 +7,7 @@ A target returns where its bytes were read or refused with the error that its re
 raises anything else, an ``AssertionError`` where what was read contradicts itself.
 """
 
+import atexit
 from collections.abc import Callable
 from contextlib import closing, suppress
 from functools import cache, partial
@@ -63,8 +64,7 @@ def raw(data: bytes) -> None:
         )  # fmt: skip
     except FrameError:
         return
-    _check_image(image, height, width)
-    assert order in ('rgb', 'bgr')
+    _check_image(image, height, width, order)
 
 
 def packed(data: bytes) -> None:
@@ -77,8 +77,7 @@ def packed(data: bytes) -> None:
         image, order = decode_file(content, layout)
     except FrameError:
         return
-    _check_image(image, *image.shape[:2])
-    assert order in ('rgb', 'bgr')
+    _check_image(image, *image.shape[:2], order)
 
 
 def bag_folder(data: bytes) -> None:
@@ -138,7 +137,7 @@ def _read_bag(path: Path) -> None:
                 if topic in reader.image_topics:
                     for *_, frame in itertools.islice(reader.merged_frames([topic]), MOST):
                         if isinstance(frame, Frame):
-                            _check_image(frame.image, *frame.image.shape[:2])
+                            _check_image(frame.image, *frame.image.shape[:2], frame.order)
                 else:
                     for message in itertools.islice(reader.messages(topic), MOST):
                         with suppress(BagError):
@@ -149,8 +148,9 @@ def _read_bag(path: Path) -> None:
         return
 
 
-def _check_image(image: np.ndarray, height: int, width: int) -> None:
+def _check_image(image: np.ndarray, height: int, width: int, order: str) -> None:
     assert image.dtype == np.uint8 and image.shape == (height, width, 3), image.shape
+    assert order in ('rgb', 'bgr')
     # every byte can be read: a view beyond its buffer would be found here
     assert int(image.max()) <= 255
 
@@ -167,13 +167,11 @@ def _mended(content: bytes) -> bytes:
 
 
 @cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    """Hold a folder for the files that are read."""
-    return tempfile.TemporaryDirectory(prefix='nightseg-fuzz-')
-
-
 def _scratch() -> Path:
-    return Path(_folder().name)
+    """Return a folder for the files that are read; it goes with the process."""
+    folder = tempfile.TemporaryDirectory(prefix='nightseg-fuzz-')
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
 
 
 # -- samples ---------------------------------------------------------------------------------
@@ -253,14 +251,12 @@ def _weights_samples(folder: Path) -> list[bytes]:
 TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[Path], list[bytes]]]] = {
     'raw': (raw, _raw_samples),
     'packed': (packed, _packed_samples),
-    **{
-        name: (partial(bag, suffix), partial(_bag_samples, kinds))
-        for name, suffix, kinds in (
-            ('mcap', '.mcap', ('mcap', 'mcap-chunks', 'mcap-messages')),
-            ('sqlite3', '.db3', ('sqlite3', 'sqlite3-messages')),
-            ('ros1', '.bag', ('ros1', 'ros1-lz4')),
-        )
-    },
+    'mcap': (
+        partial(bag, '.mcap'),
+        partial(_bag_samples, ('mcap', 'mcap-chunks', 'mcap-messages')),
+    ),
+    'sqlite3': (partial(bag, '.db3'), partial(_bag_samples, ('sqlite3', 'sqlite3-messages'))),
+    'ros1': (partial(bag, '.bag'), partial(_bag_samples, ('ros1', 'ros1-lz4'))),
     'folder': (bag_folder, _folder_samples),
     'config': (config, _config_samples),
     'weights': (weights, _weights_samples),

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every backend gives torch's answer, and bfloat16 is taken where it may be."""
 
-import dataclasses
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 import itertools
 from pathlib import Path
@@ -83,6 +84,7 @@ def frames() -> list[np.ndarray]:
 def test_labels_agree_with_torch(name, shipped):
     """Issue: ≥ 99.5 % of the pixels of real frames; batches and sizes from one export."""
     weights = load_weights(models_dir() / f'{shipped}.safetensors')
+    assert weights.metadata.bfloat16 >= 0.995, 'that is what auto goes by'
     reference = open_backend('torch', 'cpu').load(weights, print)
     network = open_backend(name, 'cpu').load(weights, print)
     pixels, pictures = HostPixels(), frames()
@@ -145,8 +147,14 @@ def test_a_provider_that_does_not_start_is_no_reason_to_run_on_the_cpu(tmp_path)
         backend.load(weights, print)
 
 
-@pytest.mark.parametrize('room', [0, 2, 8])
-def test_no_memory_for_a_large_batch_makes_batches_smaller(room, tmp_path):
+def by_day(backend: Any, part: Any, files: Any) -> Pipeline:
+    """Return a pipeline of that segmenter, with the illumination of the files."""
+    light = IlluminationEstimator(load_weights(files.illumination))
+    return Pipeline(PipelineConfig(route='day'), backend, {'day': part}, light)
+
+
+@pytest.mark.parametrize(('room', 'most'), [(0, None), (2, 2), (8, None)])
+def test_no_memory_for_a_large_batch_makes_batches_smaller(room, most, tmp_path):
     files = weights_config(tmp_path)
     backend = open_backend('torch', 'cpu')
     backend.batches = (1, 2, 4, 8)
@@ -157,16 +165,10 @@ def test_no_memory_for_a_large_batch_makes_batches_smaller(room, tmp_path):
             raise MemoryError
         return part.run(images)
 
-    pipeline = Pipeline(
-        PipelineConfig(route='day'), backend, {'day': dataclasses.replace(part, run=run)},
-        IlluminationEstimator(load_weights(files.illumination)),
-    )  # fmt: skip
-    if room:
+    pipeline = by_day(backend, replace(part, run=run), files)
+    with nullcontext() if room else pytest.raises(MemoryError):
         pipeline.warm_up([(90, 160)])
-        assert pipeline.most == {2: 2, 8: None}[room]
-    else:
-        with pytest.raises(MemoryError):
-            pipeline.warm_up([(90, 160)])
+    assert pipeline.most == most
 
 
 @pytest.mark.parametrize('tie', [False, True])
@@ -192,13 +194,8 @@ def test_a_network_without_numbers_is_withheld(name, tmp_path):
     weights = load_weights(files.day)
     weights.tensors['classify.bias'][:] = float('nan')
     backend = open_backend(name, 'cpu')
-    spoilt = dataclasses.replace(weights, sha256='0' * 64)
-    pipeline = Pipeline(
-        PipelineConfig(route='day'),
-        backend,
-        {'day': load_part(spoilt, backend, print, 'segment')},
-        IlluminationEstimator(load_weights(files.illumination)),
-    )
+    spoilt = replace(weights, sha256='0' * 64)
+    pipeline = by_day(backend, load_part(spoilt, backend, print, 'segment'), files)
     with pytest.raises(RuntimeError, match='NaN.*withheld'):
         pipeline.process([Frame(image=np.zeros((90, 160, 3), np.uint8))])
 
@@ -331,7 +328,7 @@ def test_rounded_weights_are_the_same_network(tmp_path):
 
 
 def test_every_folded_kernel_behind_the_first_is_exact_in_bfloat16(weights):
-    network = build_from(dataclasses.replace(weights, tensors=round_weights(weights, 6)))
+    network = build_from(replace(weights, tensors=round_weights(weights, 6)))
     count = 0
     for module in network.modules():
         children = list(module) if isinstance(module, torch.nn.Sequential) else []
@@ -357,12 +354,6 @@ def test_weights_whose_layers_cannot_be_followed_are_refused_with_their_name(wei
         round_weights(weights, 6)
 
 
-def test_shipped_weights_allow_it():
-    """What ``auto`` goes by; test_backends.py holds them to it on real frames."""
-    for name in ('day', 'night'):
-        assert load_weights(models_dir() / f'{name}.safetensors').metadata.bfloat16 >= 0.995
-
-
 # -- backend:=auto ---------------------------------------------------------------------------
 
 
@@ -384,10 +375,7 @@ def test_auto_wants_all_weights_compared_for_bfloat16(
     monkeypatch.setattr(backends, 'available_backends', lambda: present)
     monkeypatch.setattr(backends, 'has_bfloat16', lambda: able)
     both = [
-        dataclasses.replace(
-            weights, metadata=dataclasses.replace(weights.metadata, bfloat16=share)
-        )
-        for share in shares
+        replace(weights, metadata=replace(weights.metadata, bfloat16=share)) for share in shares
     ]
     assert choose(both, 'auto', 'cpu') == (wanted, 'cpu')
     if wanted != 'torch':

@@ -31,9 +31,9 @@ import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import get_typestore, Stores
-from test_video import number_of, packets
 from tiny_data import imwrite
 import tiny_weights
+from video_samples import number_of, packets
 
 
 def frame_of(index: int, order: str = 'rgb', **size: int) -> Frame:

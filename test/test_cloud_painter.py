@@ -236,33 +236,31 @@ def test_motion_between_mask_and_cloud_is_made_good():
         assert labels(car.due()[-1]) == wanted
 
 
+NAMELESS = 'the masks or the clouds name no frame: frame_id is empty'
+
+
 @pytest.mark.parametrize(
-    ('lens', 'frame', 'reason', 'words'),
+    ('lens', 'mask', 'frame', 'reason', 'words'),
     [
-        (None, 'lidar', 'no_info', 'front: no camera_info came'),
-        (calibration(focal=0.0), 'lidar', 'bad_info', 'front: camera_info has focal lengths 0'),
-        (LENS, 'nowhere', 'no_transform', "front: no transform from 'nowhere' to 'front'"),
+        (None, 'front', 'lidar', 'no_info', 'no camera_info came'),
+        (calibration(focal=0.0), 'front', 'lidar', 'bad_info', 'camera_info has focal lengths 0'),
+        (LENS, 'front', 'nowhere', 'no_transform', "no transform from 'nowhere' to 'front'"),
+        # clouds and masks without a frame are not taken for those of one frame
+        (LENS, '', '', 'no_transform', NAMELESS),
+        (LENS, '/', 'lidar', 'no_transform', NAMELESS),
+        (LENS, 'front', '', 'no_transform', NAMELESS),
     ],
 )
-def test_what_is_missing_is_named(lens, frame, reason, words):
+def test_what_is_missing_is_named(lens, mask, frame, reason, words):
     car = Car(calibrated=False, cameras=('front',))
     if lens is not None:
         car.painter.take_info('front', info_of(lens))
-    car.mask(100, front=1)
-    car.cloud(100, frame=frame)
-    (done,) = car.due(0.0)
-    assert labels(done) == [255] * 3
-    assert done.misses['front'][0] == reason and done.misses['front'][1].startswith(words)
-
-
-@pytest.mark.parametrize(('mask', 'frame'), [('', ''), ('/', 'lidar'), ('front', '')])
-def test_clouds_and_masks_without_a_frame_are_not_taken_for_one_frame(mask, frame):
-    car = Car(cameras=('front',))
     car.painter.take_labels('front', image(np.full(SIZE, 1, np.uint8), 'mono8', 100 * MS, mask))
     car.cloud(100, frame=frame)
     (done,) = car.due(0.0)
-    words = 'front: the masks or the clouds name no frame: frame_id is empty'
-    assert labels(done) == [255] * 3 and done.misses['front'] == ('no_transform', words)
+    assert labels(done) == [255] * 3
+    found, text = done.misses['front']
+    assert found == reason and text.startswith(f'front: {words}')
 
 
 def test_poses_of_another_frame_are_refused():
@@ -421,9 +419,8 @@ def test_the_view_from_above_has_the_colours_of_the_labels_at_their_places():
     scale = 440 / (AHEAD + 4)
 
     def at(x: float, y: float) -> list[int]:
-        return picture[
-            round(440 - (3 + x) * scale), round(picture.shape[1] / 2 - y * scale)
-        ].tolist()
+        row, column = 440 - (3 + x) * scale, picture.shape[1] / 2 - y * scale
+        return picture[round(row), round(column)].tolist()
 
     def shown(label: int) -> list[int]:
         color = palette[label].astype(int)

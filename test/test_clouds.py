@@ -371,15 +371,14 @@ def test_fields_without_a_name_or_a_count_are_taken():
 def test_depth_becomes_points_in_metres(encoding, big):
     depth = np.full((36, 64), 4.0)
     depth[3, 5] = 7.5
-    depth[0, 0] = 0
-    scale, kind = (1, np.float32) if encoding == '32FC1' else (1000, np.uint16)
-    stored = (depth * scale).astype(kind)
-    if kind is np.float32:
-        stored[0, 1:4] = [math.nan, math.inf, -1]
+    if encoding == '32FC1':
+        stored = depth.astype(np.float32)
+        stored[0, :4] = [0, math.nan, math.inf, -1]
+    else:
+        stored = (depth * 1000).astype(np.uint16)
+        stored[0, :4] = 0
     found = read_depth(image(stored, encoding, padding=6, big=big))
-    assert found.dtype == np.float32 and np.isnan(found[0, 0])
-    if kind is np.float32:
-        assert np.isnan(found[0, 1:4]).all()
+    assert found.dtype == np.float32 and np.isnan(found[0, :4]).all()
     model = CameraModel(calibration(width=64, height=36, focal=50), (36, 64))
     points = depth_cloud(found, model)
     assert (points.height, points.width, points.is_dense) == (36, 64, False)

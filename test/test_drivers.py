@@ -26,7 +26,7 @@ from ros_harness import (
     stamp_ns,
 )
 from sensor_msgs.msg import CompressedImage, Image
-from test_video import grey, packets, SIZE
+from video_samples import grey, packets, SIZE
 
 pytestmark = pytest.mark.ros
 

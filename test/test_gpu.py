@@ -10,6 +10,7 @@ from pathlib import Path
 import subprocess
 import sys
 from typing import Any
+from unittest.mock import Mock
 
 from nightseg_ros.evaluation.agreement import made_up_images
 from nightseg_ros.files import models_dir
@@ -40,17 +41,9 @@ def test_the_next_longer_batch_is_taken(count, length):
     assert length in BATCHES or length % BATCHES[-1] == 0
 
 
-class Stream:
-    """Does everything at once."""
-
-    def __init__(self, device: Any = None) -> None:
-        pass
-
-    def wait_stream(self, other: 'Stream') -> None:
-        assert isinstance(other, Stream)
-
-    def synchronize(self) -> None:
-        pass
+def stream(device: Any = None) -> Any:
+    """Return a stream that has nothing to wait for: all is done at once."""
+    return Mock(spec=['wait_stream', 'synchronize'])
 
 
 @pytest.fixture
@@ -87,7 +80,7 @@ def captured(monkeypatch):
     monkeypatch.setattr(torch, 'empty', lambda *a, pin_memory=False, **k: empty(*a, **k))
     monkeypatch.setattr(torch.Tensor, 'record_stream', lambda self, stream: None)
     for name, value in (
-        ('Stream', Stream), ('current_stream', Stream), ('stream', nullcontext),
+        ('Stream', stream), ('current_stream', stream), ('stream', nullcontext),
         ('CUDAGraph', Graph), ('graph', graph),
     ):  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, value)
@@ -102,7 +95,7 @@ def test_a_dry_run_of_a_gpus_way(captured, tmp_path):
     )
     plain, backend = Pipeline.load(config), TorchBackend('cpu')
     pixels = TorchPixels(torch.device('cpu'))
-    pixels._on_gpu, pixels._up, pixels._down = True, Stream(), Stream()
+    pixels._on_gpu, pixels._up, pixels._down = True, stream(), stream()
     backend._on_host, backend.pixels = False, pixels
     day = load_part(load_weights('rendered_day'), backend, print, 'segment')
     pipeline = Pipeline(config, backend, {'day': day}, plain.estimator)

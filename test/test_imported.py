@@ -14,7 +14,7 @@ from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig, WeightsCo
 from nightseg_ros.runtime.backends import choose, open_backend
 from nightseg_ros.simulation.drive import render
 from nightseg_ros.simulation.street import Street
-from nightseg_ros.weights import load_weights, WeightsError
+from nightseg_ros.weights import load_weights, Weights, WeightsError
 import numpy as np
 import pytest
 import torch
@@ -65,18 +65,6 @@ class ChannelsLast(nn.Module):
         return y.argmax(1) if self.ids else y.softmax(1).permute(0, 2, 3, 1)
 
 
-class Generator(nn.Module):
-    """A picture from -1 to 1 of one from -1 to 1."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.layers = nn.Sequential(nn.Conv2d(3, 64, 5, 1, 2), nn.ReLU(), nn.Conv2d(64, 3, 1))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(x + self.layers(x))
-
-
 def write_onnx(
     path: Path, network: nn.Module, *, last: bool = False, fixed: bool = False, opset: int = 18,
     names: tuple[str, str] = ('x', 'y'),
@@ -96,14 +84,18 @@ def normalised(image: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(scaled).permute(2, 0, 1)[None]
 
 
-def import_onnx(
-    folder: Path, network: nn.Module, labels: Any, *flags: str, **how: Any
-) -> tuple[int, Path]:
-    """Import a network whose ids have these names; return exit code and file."""
-    model = write_onnx(folder / 'model.onnx', network, **how)
-    (folder / 'labels.yaml').write_text(json.dumps(labels))  # JSON is YAML
-    out, given = folder / 'other.safetensors', ('--labels', str(folder / 'labels.yaml'))
-    return main(['import', 'onnx', str(model), *given, '--out', str(out), *flags]), out
+def command_of(folder: Path, network: nn.Module, labels: Any, **how: Any) -> list[str]:
+    """Write a network and the names of its ids; return the command that imports it."""
+    model, file = write_onnx(folder / 'model.onnx', network, **how), folder / 'labels.yaml'
+    file.write_text(json.dumps(labels))  # JSON is YAML
+    return ['import', 'onnx', str(model), '--labels', str(file)]
+
+
+def imported(folder: Path, network: nn.Module, labels: Any, *flags: str, **how: Any) -> Weights:
+    out = folder / 'other.safetensors'
+    command = command_of(folder, network, labels, **how)
+    assert main([*command, *flags, '--out', str(out)]) == 0
+    return load_weights(out)
 
 
 CASES = {
@@ -120,12 +112,10 @@ def test_labels_are_those_of_the_librarys_own_pipeline(case, street, tmp_path, c
     how, told = CASES[case]
     network = Network(len(CITY)).eval()
     wrapped = ChannelsLast(network, 'ids' in case) if how.get('last') else network
-    code, file = import_onnx(tmp_path, wrapped, CITY, **how)
-    assert code == 0
+    weights = imported(tmp_path, wrapped, CITY, **how)
     assert told in capsys.readouterr().out
     logits = network(normalised(street))
     names = list(CITY.values())
-    weights = load_weights(file)
     order = weights.metadata.taxonomy['classes']
     wanted = np.array([order.index(name) for name in names])[logits.argmax(1)[0]]
     assert len(np.unique(wanted)) > 3
@@ -186,27 +176,25 @@ def test_segformer_by_its_own_library(street, tmp_path, capsys):
 
 
 class Coarse(nn.Module):
-    """Ids 0 and 8 in cells of four pixels; or how sure it is of one class."""
-
-    def __init__(self, *, ids: bool) -> None:
-        super().__init__()
-        self.ids = ids
+    """Ids 0 and 8 in cells of four pixels."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        sure = nn.functional.avg_pool2d(x, 4).mean(1, keepdim=True).sigmoid()
-        return (sure > 0.5).long() * 8 if self.ids else sure
+        return (F.avg_pool2d(x, 4).mean(1, keepdim=True) > 0).long() * 8
 
 
 def test_between_two_ids_lies_no_third_one(street, tmp_path):
-    code, file = import_onnx(tmp_path, Coarse(ids=True), {'classes': list('abcdefghi')})
-    assert code == 0
-    found, *_ = open_backend('onnxruntime', 'cpu').load(load_weights(file), print)(street[None])
+    weights = imported(tmp_path, Coarse(), {'classes': list('abcdefghi')})
+    found, *_ = open_backend('onnxruntime', 'cpu').load(weights, print)(street[None])
     assert np.unique(found).tolist() == [0, 8]
 
 
 @torch.inference_mode()
 def test_a_generator_and_a_segmenter_serve_the_routes(street, tmp_path):
-    generator = Generator().eval()
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 64, 5, 1, 2), nn.ReLU(), nn.Conv2d(64, 3, 1), nn.Tanh()
+    generator = nn.Sequential(*layers)
+    # from black to white
+    nn.init.normal_(generator[2].weight)
     model = write_onnx(tmp_path / 'day.onnx', generator, fixed=True)
     day = tmp_path / 'generator.safetensors'
     half = ['0.5', '0.5', '0.5']
@@ -218,9 +206,7 @@ def test_a_generator_and_a_segmenter_serve_the_routes(street, tmp_path):
         (got,) = open_backend(name, 'cpu').load(load_weights(day), print)(street[None])
         assert np.abs(got[0] - wanted).max() <= 1
     labels = {'classes': list(CITY), 'name': 'city'}
-    size = map(str, SIZE)
-    code, night = import_onnx(tmp_path, Network(len(CITY)), labels, '--size', *size)
-    assert code == 0
+    night = imported(tmp_path, Network(len(CITY)), labels, '--size', *map(str, SIZE)).path
     for route in ('night', 'translate'):
         weights = WeightsConfig(day=str(night), night=str(night), translator=str(day))
         pipeline = Pipeline.load(PipelineConfig(route=route, backend='openvino', weights=weights))
@@ -229,9 +215,7 @@ def test_a_generator_and_a_segmenter_serve_the_routes(street, tmp_path):
 
 
 def test_torch_cannot_run_it_and_says_so(tmp_path, monkeypatch):
-    code, file = import_onnx(tmp_path, Network(2), {'classes': ['a', 'b']})
-    assert code == 0
-    weights = load_weights(file)
+    weights = imported(tmp_path, Network(2), {'classes': ['a', 'b']})
     with pytest.raises(WeightsError, match='imported.*onnxruntime'):
         open_backend('torch', 'cpu').load(weights, print)
     monkeypatch.setattr('nightseg_ros.runtime.backends.has_gpu', lambda: True)
@@ -252,13 +236,12 @@ def test_torch_cannot_run_it_and_says_so(tmp_path, monkeypatch):
     ],
 )
 def test_what_does_not_fit_is_named(labels, flags, words, tmp_path, capsys):
-    network = Coarse(ids=False) if 'ids' in words else Network(2)
-    code, out = import_onnx(tmp_path, network, labels, *flags, fixed=True)
-    assert code == 2 and not out.exists()
+    network = nn.Conv2d(3, 1, 1) if 'ids' in words else Network(2)
+    command = [*command_of(tmp_path, network, labels, fixed=True), *flags, '--out']
+    out, model = tmp_path / 'other.safetensors', tmp_path / 'model.onnx'
+    assert main([*command, str(out)]) == 2 and not out.exists()
     assert re.search(words, capsys.readouterr().err)
-    model, file = tmp_path / 'model.onnx', tmp_path / 'labels.yaml'
-    command = ['import', 'onnx', str(model), '--labels', str(file), *flags, '--out']
-    for own in (model, file):
+    for own in (model, tmp_path / 'labels.yaml'):
         before = own.read_bytes()
         assert main([*command, str(own)]) == 2
         assert 'is the input' in capsys.readouterr().err and own.read_bytes() == before

@@ -22,7 +22,7 @@ from message_packages import build
 import numpy as np
 import pytest
 from ros_harness import Camera, FaultyNode, pixels_of, running, served, stamp_ns, tiny_parameters
-from test_video import packets
+from video_samples import packets
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 

@@ -58,15 +58,6 @@ def test_sampling_undoes_the_enlargement(height, width, long_side):
 # -- calibration -----------------------------------------------------------------------------
 
 
-def calibration(**changes: Any) -> CameraInfo:
-    return CameraInfo(
-        height=480, width=640, distortion_model='plumb_bob', d=[0.1, -0.05, 0.001, 0.002, 0.0],
-        k=[500.0, 0.0, 320.5, 0.0, 510.0, 239.5, 0.0, 0.0, 1.0],
-        r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
-        p=[490.0, 0.0, 318.0, -60.0, 0.0, 495.0, 240.0, 0.0, 0.0, 0.0, 1.0, 0.0], **changes,
-    )  # fmt: skip
-
-
 def project(matrix: list[float], point: np.ndarray) -> np.ndarray:
     rows = np.reshape(matrix, (3, -1))
     u, v, w = rows @ point[: rows.shape[1]]
@@ -80,7 +71,12 @@ def project(matrix: list[float], point: np.ndarray) -> np.ndarray:
     offset=st.sampled_from([(0, 0), (40, 20)]),
 )
 def test_a_point_keeps_its_place_in_the_labels(point, labels, binning, offset):
-    info = calibration(binning_x=binning, binning_y=binning)
+    info = CameraInfo(
+        height=480, width=640, distortion_model='plumb_bob', d=[0.1, -0.05, 0.001, 0.002, 0.0],
+        k=[500.0, 0.0, 320.5, 0.0, 510.0, 239.5, 0.0, 0.0, 1.0],
+        p=[490.0, 0.0, 318.0, -60.0, 0.0, 495.0, 240.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+        binning_x=binning, binning_y=binning,
+    )  # fmt: skip
     image = (480 // binning, 640 // binning)
     with pytest.raises(ValueError, match=f'is for {image[1]}×{image[0]} pixels, the images have'):
         # one that is for other images would be worse than none

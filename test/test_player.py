@@ -13,7 +13,7 @@ from nightseg_ros.node.replay import GAP_NS, Pacer, ReplaySource
 from nightseg_ros.perception.frame import Frame
 import numpy as np
 import pytest
-from test_video import packets
+from video_samples import packets
 
 START = 10**18
 

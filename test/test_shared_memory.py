@@ -156,8 +156,7 @@ def test_a_process_removes_what_it_owns_itself(folder):
         assert {path.name for path, _ in held_locks('self', folder)} == {
             f'{SEGMENT}_el', f'{PORT}_el',
         }  # fmt: skip
-        code = 'import fcntl, sys\nf = open(sys.argv[1])\nfcntl.flock(f, fcntl.LOCK_SH)'
-        with process(code, folder / f'{PORT}_el'):
+        with process(f'{LOCK}SH)', folder / PORT):
             assert remove_own(folder) == [SEGMENT]
         fcntl.flock(shared, fcntl.LOCK_SH)
         assert remove_own(folder) == [PORT]
