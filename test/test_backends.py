@@ -21,7 +21,7 @@ from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.illumination import IlluminationEstimator
 from nightseg_ros.perception.pipeline import load_part, Pipeline, PipelineConfig, settled
 from nightseg_ros.runtime import backends
-from nightseg_ros.runtime.backend import BackendError, BACKENDS, ON_CPU
+from nightseg_ros.runtime.backend import BackendError, BACKENDS, ON_CPU, out_of_memory
 from nightseg_ros.runtime.backends import (
     choose,
     has_bfloat16,
@@ -145,6 +145,20 @@ def test_a_provider_that_does_not_start_is_no_reason_to_run_on_the_cpu(tmp_path)
     backend = OnnxBackend('onnxruntime', 'cuda')
     with pytest.raises(BackendError, match='CUDAExecutionProvider did not start'):
         backend.load(weights, print)
+
+
+@pytest.mark.parametrize(
+    ('text', 'memory'),
+    [
+        ('CUDA error: out of memory', True),
+        ('CUDA failure 2: out of memory ; GPU=0 ; expr=cudaStreamCreateWithFlags', True),
+        ('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`', True),
+        ('Failed to allocate memory for requested buffer of size 1024', True),
+        ('CUDA error: an illegal memory access was encountered', False),
+    ],
+)
+def test_a_lack_of_memory_is_known_by_its_text(text, memory):
+    assert out_of_memory(RuntimeError(text)) is memory
 
 
 def by_day(backend: Any, part: Any, files: Any) -> Pipeline:

@@ -154,8 +154,13 @@ def test_jumps_and_what_cannot_be_used_are_counted_and_told():
 
 
 def test_messages_that_never_came_are_counted_by_the_numbers_of_one_publisher():
-    graph, health = Graph(), Health(0.0)
-    OrderedSubscription(graph, Image, 'front', lambda *_: None, 'auto', health)
+    graph, health, told = Graph(), Health(0.0), list[bool]()
+
+    def unpack(message: Any, lost: bool) -> Any:
+        told.append(lost)
+        return message
+
+    OrderedSubscription(graph, Image, 'front', lambda *_: None, 'auto', health, unpack=unpack)
     graph.publishers = 1
 
     def lost(number: int | None) -> int:
@@ -165,6 +170,7 @@ def test_messages_that_never_came_are_counted_by_the_numbers_of_one_publisher():
 
     # a late subscriber; a publisher that starts again; a middleware without numbers
     assert [*map(lost, (7, 8, 11, 1, 3, None, 9, 10))] == [0, 0, 2, 2, 3, 3, 3, 3]
+    assert told == [number in (2, 4) for number in range(8)], 'a decoder has to know'
     graph.events.matched(None)
     assert lost(20) == 3
     # of two publishers each has its own

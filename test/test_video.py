@@ -325,6 +325,25 @@ def test_packets_are_shown_from_a_key_frame_on_until_one_is_lost(
         assert found == shown
 
 
+def test_a_loss_that_the_numbers_of_h264_hide_is_told_by_those_of_the_messages():
+    decoder, found = PacketDecoder(), []
+    # the numbers of pictures are counted modulo 16: 1 follows the 0 of picture 16 as well
+    for number, data in packets('libx264', 40, gop=17, draw=lambda number: grey(number % 20)):
+        if number != 17:
+            frame = decoder.decode(message('h264', data, number), lost=number == 18)
+            found += [] if frame is None else [number]
+    assert found == [*range(17), *range(34, 40)]
+
+
+def test_packets_are_not_turned():
+    """The camera's calibration is that of the picture as it was sent."""
+    # display orientation (H.264, D.1.27): half a turn
+    turned = b'\0\0\0\1\x06\x2f\x03\x10\0\x14\x80'
+    [[_, data], *_] = packets('libx264', draw=lambda _: grey(20))
+    frame = PacketDecoder().decode(message('h264', turned + data, 0))
+    assert np.abs(frame.image.astype(int) - grey(20)).mean() < 4
+
+
 def test_an_unknown_encoding_of_packets_names_those_that_are_known():
     with pytest.raises(VideoError, match="'mpeg7' is unknown; known are av1"):
         PacketDecoder().decode(message('mpeg7', b'', 0))

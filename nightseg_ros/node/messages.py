@@ -48,8 +48,8 @@ class VideoUnpacker:
         """Wait for the first packet, which loads FFmpeg."""
         self._decoder: Any = None
 
-    def __call__(self, message: Any) -> Any:
-        """Return the picture that is due, None while there is none."""
+    def __call__(self, message: Any, lost: bool) -> Any:
+        """Return the picture that is due, None while there is none; see ``PacketDecoder``."""
         if isinstance(message, Image) or (
             isinstance(message, CompressedImage) and not video_codec(message.format)
         ):
@@ -57,7 +57,7 @@ class VideoUnpacker:
         if self._decoder is None:
             video = importlib.import_module('nightseg_ros.perception.video')
             self._decoder = video.PacketDecoder()
-        frame = self._decoder.decode(message)
+        frame = self._decoder.decode(message, lost=lost)
         if frame is None:
             return None
         return Picture(stamped_header(frame.frame_id, frame.stamp_ns), frame.image)

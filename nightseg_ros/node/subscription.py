@@ -154,13 +154,13 @@ class OrderedSubscription(Subscription):
     def __init__(
         self, node: Any, kind: Any, topic: str, take: Callable[[Any, int, float], None],
         reliability: str, health: Health, restart: Callable[[], None] = lambda: None,
-        unpack: Callable[[Any], Any] = lambda message: message, depth: int = 1,
+        unpack: Callable[[Any, bool], Any] = lambda message, lost: message, depth: int = 1,
     ) -> None:  # fmt: skip
         """
         Call ``take`` with message, stamp (ns) and arrival (``time.monotonic``).
 
-        ``unpack`` gets every message, and what it returns is taken, None being a packet without a
-        picture. ``restart`` is called where the stamps jump back by more than 1 s.
+        ``unpack`` gets every message and whether one before it never came, and what it returns is
+        taken, None being a packet without a picture. ``restart`` is called where the stamps jump back by more than 1 s.
         ``node.settings.max_rate`` is read for every message.
         """
         self._order = StampOrder()
@@ -171,10 +171,11 @@ class OrderedSubscription(Subscription):
     def _in_order(self, message: Any) -> None:
         now, health = time.monotonic(), self._health
         health.counts['received'] += 1
+        lost = self.missed > health.counts['not_received']
         health.counts['not_received'] = self.missed
         health.received.append(now)
         try:
-            message = self._unpack(message)
+            message = self._unpack(message, lost)
             if message is None:
                 health.drop(now, 'no_picture')
                 return

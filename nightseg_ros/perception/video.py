@@ -141,7 +141,7 @@ class VideoReader:
                 stamp = round(done * 1e9 / self.rate)
             # equal or falling times would be taken for a recording that starts anew
             stamp = max(stamp, last + 1)
-            yield started + stamp, to_bgr(frame)
+            yield started + stamp, upright(frame)
             last, done = stamp, done + 1
         if broken:
             raise VideoError(f"'{self.name}' is damaged: {broken}; {done} frames were read")
@@ -220,8 +220,13 @@ def _is_cut(file: Path) -> bool:
 
 
 def to_bgr(frame: av.VideoFrame) -> Image:
+    """Return a decoded frame as uint8 BGR [H, W, 3]."""
+    return np.asarray(frame.to_ndarray(format='bgr24'), np.uint8)
+
+
+def upright(frame: av.VideoFrame) -> Image:
     """Return a decoded frame as uint8 BGR [H, W, 3], turned as its display matrix says."""
-    image = np.asarray(frame.to_ndarray(format='bgr24'), np.uint8)
+    image = to_bgr(frame)
     # none, or one beside it of a kind that PyAV does not know
     with contextlib.suppress(KeyError, ValueError):
         side_data: Any = frame.side_data
@@ -242,8 +247,9 @@ class PacketDecoder:
 
     They are foxglove_msgs/CompressedVideo, ffmpeg_image_transport_msgs/FFMPEGPacket, or
     sensor_msgs/CompressedImage with such a format. No picture comes before the first key frame,
-    nor after a lost packet of H.264 or H.265 before the next one. VP9 and AV1 do not tell a loss,
-    and damage inside a packet cannot be told.
+    nor after a lost packet before the next one. Only H.264 and H.265 tell a loss themselves, H.264
+    not where its numbers go on as they would have. Damage inside a packet cannot be told. Pictures
+    are not turned: a message fits the camera's calibration as it is.
     """
 
     def __init__(self, camera: str = 'camera') -> None:
@@ -253,11 +259,12 @@ class PacketDecoder:
         self._context: Any = None
         self._numbers = FrameNumbers()
 
-    def decode(self, message: Any) -> Frame | None:
+    def decode(self, message: Any, *, lost: bool = False) -> Frame | None:
         """
         Return the picture that is due, None while there is none; both under its own stamp.
 
-        ``message`` is one of rclpy or of rosbags. ``VideoError`` where the encoding is unknown.
+        ``message`` is one of rclpy or of rosbags; with ``lost``, one before it is known not to have
+        come. ``VideoError`` where the encoding is unknown.
         """
         encoding = getattr(message, 'encoding', '') or getattr(message, 'format', '')
         codec, data = video_codec(encoding), bytes(message.data)
@@ -278,8 +285,9 @@ class PacketDecoder:
             self._context.thread_type = 'SLICE'
             self._context.options = LIMITS
         # also of the first packet: a stream may tell only there how its frames are numbered
-        if codec == 'h264' and self._numbers.gap(data):
-            # the decoder would go on with smeared pictures; the others' ones stop by themselves
+        gap = codec == 'h264' and self._numbers.gap(data)
+        if gap or lost:
+            # the decoder would go on with smeared pictures
             self._context.flush_buffers()
         packet = av.Packet(data)
         packet.pts = stamp.sec * 1_000_000_000 + stamp.nanosec

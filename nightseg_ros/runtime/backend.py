@@ -37,12 +37,13 @@ class BackendError(RuntimeError):
 
 def out_of_memory(error: Exception) -> bool:
     """Tell whether an error says that memory, most often the device's, has run out."""
-    # torch's error is known by its name, as torch may be absent; others by their text
-    texts = ('Failed to allocate memory', 'CUDA error: out of memory')
+    # torch's error is known by its name, as torch may be absent; others by their text: CUDA's,
+    # cuBLAS's, those of onnxruntime's arena
+    texts = ('out of memory', 'out_of_memory', 'alloc_failed', 'failed to allocate memory')
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == 'OutOfMemoryError'
-        or any(text in str(error) for text in texts)
+        or any(text in str(error).lower() for text in texts)
     )
 
 
