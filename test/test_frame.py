@@ -322,10 +322,11 @@ SCAN = segment(0xDA, bytes(6)) + b'coded'
             (jpeg(frame_of(4, 4), frame_of(4096, 4096, m), *[SCAN] * 33), '')
             for m in (0xC4, 0xC8, 0xCC)
         ),
+        (jpeg(*[segment(0xFE, b'')] * 10_001, frame_of(4, 6), SCAN), 'more than 10000 segments'),
         # a comment between scans hides none of them
         (jpeg(frame_of(4096, 4096), SCAN, segment(0xFE, b'\xff\xd9'), *[SCAN] * 32), '33 times'),
     ],
-    ids=range(21),
+    ids=range(22),
 )
 def test_a_jpeg_needs_an_end_and_has_few_scans(content, words):
     with pytest.raises(ValueError, match=words) if words else contextlib.nullcontext():

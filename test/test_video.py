@@ -13,6 +13,7 @@ import socket
 import struct
 import threading
 import time
+import tracemalloc
 from types import SimpleNamespace
 from typing import Any, IO
 
@@ -20,6 +21,7 @@ import av
 from headless_browser import Browser, find_browser
 from nightseg_ros.data.source import open_source, STAMP_OFFSET
 from nightseg_ros.perception.video import (
+    FrameNumbers,
     LIMITS,
     PacketDecoder,
     VideoError,
@@ -333,6 +335,18 @@ def test_a_loss_that_the_numbers_of_h264_hide_is_told_by_those_of_the_messages()
             frame = decoder.decode(message('h264', data, number), lost=number == 18)
             found += [] if frame is None else [number]
     assert found == [*range(17), *range(34, 40)]
+
+
+def test_no_number_of_h264_is_longer_than_the_standard_allows():
+    # a sequence parameter set: log2_max_frame_num is 2**24 + 3, then a picture
+    bits = f'{66:08b}' + '0' * 16 + '1' + '0' * 24 + '1' + '0' * 24 + '1110' + '1' * 10
+    units = b'\0\0\1\x67', int(bits, 2).to_bytes(len(bits) // 8), b'\0\0\1\x65\xff\xff'
+    tracemalloc.start()
+    try:
+        assert not FrameNumbers().gap(b''.join(units))
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_packets_are_not_turned():

@@ -139,7 +139,7 @@ class CameraTopics:
         self.health.counts['size_changes'] = 0
         self.health.shown['reliability'] = 'unknown'
         self.size = self._info = None
-        self.bit_depth = BitDepth()
+        self.encoding, self.bit_depth = '', BitDepth()
 
     def subscribe(self, put: Callable[[CameraTopics, Any, int, float], None]) -> None:
         """

@@ -189,8 +189,8 @@ class Settings:
     max_rate: float = live(
         0.0, 'frames a second of each camera to serve at most; 0 serves all', bounds=(0, 1000))
     max_age: float = live(
-        0.0, 'drop frames whose stamp is older than this many seconds; 0 drops none (a bag '
-        'without use_sim_time is years old)', bounds=(0, 3600))
+        0.0, 'drop frames, also segmented ones, whose stamp is older than this many seconds; 0 '
+        'drops none (a bag without use_sim_time is years old)', bounds=(0, 3600))
     silent_after: float = live(
         1.2, 'seconds without a frame after which a camera is reported as silent',
         bounds=(0.1, 60))

@@ -47,6 +47,8 @@ class Subscription:
         self._receive, self._reliability, self._depth = receive, reliability, depth
         self._raw = raw
         self.missed = 0
+        self.gap = False
+        """Whether a message before the latest may not have come, where they are numbered."""
         self._number: int | None = None
         """The publisher's own number of the latest message."""
         self._policies = ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE
@@ -115,6 +117,8 @@ class Subscription:
             if (reliability, durability) == self._policies:
                 return
             self._node.destroy_subscription(self._subscription)
+            # should the next one fail, it is tried again
+            self._subscription = None
         self._policies = reliability, durability
         events = SubscriptionEventCallbacks(matched=self._changed, incompatible_qos=self._changed)
         self._subscription = self._node.create_subscription(
@@ -125,7 +129,8 @@ class Subscription:
 
     def close(self) -> None:
         """Take the subscription out of the graph."""
-        self._node.destroy_subscription(self._subscription)
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
         self._node.destroy_guard_condition(self._guard)
         self._node.subscribed.discard(self)
         self._guard = None
@@ -133,8 +138,11 @@ class Subscription:
     def _arrived(self, message: Any, info: Mapping[str, Any]) -> None:
         last, self._number = self._number, info.get('publication_sequence_number')
         missing = self._number - last - 1 if self._number and last else 0
-        if missing > 0 and self._subscription.get_publisher_count() == 1:
-            self.missed += missing
+        if missing and self._subscription.get_publisher_count() != 1:
+            # each has numbers of its own
+            missing = 0
+        self.missed += max(missing, 0)
+        self.gap = bool(missing or (self._number and not last))
         self._receive(message)
 
     def _changed(self, event: Any) -> None:
@@ -159,9 +167,9 @@ class OrderedSubscription(Subscription):
         """
         Call ``take`` with message, stamp (ns) and arrival (``time.monotonic``).
 
-        ``unpack`` gets every message and whether one before it never came, and what it returns is
-        taken, None being a packet without a picture. ``restart`` is called where the stamps jump back by more than 1 s.
-        ``node.settings.max_rate`` is read for every message.
+        ``unpack`` gets every message and whether one before it may not have come, and what it
+        returns is taken, None being a packet without a picture. ``restart`` is called where the
+        stamps jump back by more than 1 s. ``node.settings.max_rate`` is read for every message.
         """
         self._order = StampOrder()
         self._ordered, self._health, self._restart = take, health, restart
@@ -171,11 +179,10 @@ class OrderedSubscription(Subscription):
     def _in_order(self, message: Any) -> None:
         now, health = time.monotonic(), self._health
         health.counts['received'] += 1
-        lost = self.missed > health.counts['not_received']
         health.counts['not_received'] = self.missed
         health.received.append(now)
         try:
-            message = self._unpack(message, lost)
+            message = self._unpack(message, self.gap)
             if message is None:
                 health.drop(now, 'no_picture')
                 return
@@ -252,6 +259,8 @@ class StampOrder:
         self._last_ns = stamp_ns or self._last_ns
         if max_rate > 0 and not jump:
             period = 1 / max_rate
+            # the rate may have been raised
+            self._due = min(self._due, now + period)
             if now < self._due:
                 return 'max_rate', 0.0
             self._due = (self._due if now - self._due < period else now) + period

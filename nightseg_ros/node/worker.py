@@ -16,10 +16,11 @@ from typing import Any, TYPE_CHECKING
 from nightseg_ros.node.diagnostics import RECOVERY
 from nightseg_ros.node.messages import decode
 from nightseg_ros.node.watchdog import LATE, Task
-from nightseg_ros.perception.frame import Frame, FrameError
+from nightseg_ros.perception.frame import BitDepth, Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline, WithheldError
 from nightseg_ros.perception.result import NOTHING, Result
 from nightseg_ros.runtime.backend import out_of_memory, release_memory
+from nightseg_ros.weights import WeightsError
 import numpy as np
 import numpy.typing as npt
 
@@ -32,6 +33,8 @@ Pixels = npt.NDArray[np.uint8]
 BATCH = 'the networks have been busy with one batch'
 #: Seconds from a frame's stamp to its arrival above which the stamp is of another day.
 LONGEST_WAY = 10.0
+#: Seconds between frames of a slow camera.
+RARE = 10.0
 #: Seconds that the executor's thread rests when it has woken the worker.
 HEAD_START = 0.0025
 
@@ -190,14 +193,16 @@ class Worker:
         """Decode, or count and log why not."""
         camera, begun = waiting.camera, time.monotonic()
         waiting.ms['wait'] = (begun - waiting.received) * 1e3
-        age, limit = self._age(waiting.stamp_ns), self._node.settings.max_age
-        if limit and age is not None and age > limit:
-            text = f'frames are too late: {age:.1f} s old, max_age is {limit:g} s'
-            camera.health.drop(begun, 'too_old', text)
+        if self._too_old(waiting):
             return None
+        message = waiting.message
+        encoding = getattr(message, 'encoding', '') or getattr(message, 'format', '')
+        if encoding != camera.encoding:
+            # what the values were before says nothing of these
+            camera.encoding, camera.bit_depth = encoding, BitDepth()
         sixteen = camera.bit_depth.sixteen
         try:
-            image, order = decode(waiting.message, camera.bit_depth)
+            image, order = decode(message, camera.bit_depth)
         except Exception as error:
             self._fail(waiting, 'undecodable', 'a frame could not be read', error)
             return None
@@ -215,8 +220,17 @@ class Worker:
         stamp_ns = waiting.stamp_ns or int(waiting.received * 1e9)
         return Frame(
             image=image, order=order, stamp_ns=stamp_ns, camera=camera.names.name,
-            frame_id=waiting.message.header.frame_id,
+            frame_id=message.header.frame_id,
         )  # fmt: skip
+
+    def _too_old(self, waiting: Waiting) -> bool:
+        """Tell whether a frame is older than ``max_age``, and count it."""
+        age, limit = self._age(waiting.stamp_ns), self._node.settings.max_age
+        if not limit or age is None or age <= limit:
+            return False
+        text = f'frames are too late: {age:.1f} s old, max_age is {limit:g} s'
+        waiting.camera.health.drop(time.monotonic(), 'too_old', text)
+        return True
 
     def _process(self, opened: list[tuple[Waiting, Frame]]) -> None:
         """
@@ -262,6 +276,9 @@ class Worker:
         for (waiting, _), result in zip(opened, results):
             if self._stopping:
                 return
+            # networks that had to be made ready take seconds
+            if self._too_old(waiting):
+                continue
             try:
                 self._publish(waiting, result)
             except Exception as error:
@@ -301,7 +318,11 @@ class Worker:
             self.memory_problem = f'{device} is out of memory, and cpu_fallback is off'
             return False
         self._task('loading the networks on the CPU', settings.watchdog_load_s)
-        routers, self.pipeline = self.pipeline.routers, self._load_on_cpu(device)
+        routers, weights = self.pipeline.routers, self.pipeline.describe()['weights']
+        self.pipeline = self._load_on_cpu(device)
+        if self.pipeline.describe()['weights'] != weights:
+            # their classes may be others than those that were announced
+            raise WeightsError('files of weights have changed since configure')
         self.pipeline.routers = routers
         release_memory()
         self._sizes.clear()
@@ -327,7 +348,7 @@ class Worker:
         now, limit = time.monotonic(), self._node.settings.watchdog_s
         begun, last = self._failing or (now, now)
         # where no frame came meanwhile, nothing has failed for so long
-        self._failing = (now if now - last > limit else begun), now
+        self._failing = (now if now - last > max(limit, RARE) else begun), now
         if now - self._failing[0] > limit:
             raise RuntimeError(f'no frame could be segmented for {limit:g} s: {error}') from error
 

@@ -260,6 +260,8 @@ def decode_file(
 MAX_PIXELS = int(os.environ['OPENCV_IO_MAX_IMAGE_PIXELS'])
 #: Pixels times scans of a progressive JPEG; each scan goes over all of them, in a few bytes.
 MAX_SCANNED = 2**29
+#: Segments of a JPEG; each takes a microsecond, in 4 bytes.
+MAX_SEGMENTS = 10_000
 
 _JPEG, PNG = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'
 #: How what is read begins.
@@ -287,13 +289,16 @@ def check_picture(content: bytes) -> None:
 
 def _check_jpeg(content: bytes) -> None:
     """
-    Refuse a JPEG without an end, or with more scans than can be unpacked in time.
+    Refuse a JPEG without an end, or with more segments or scans than can be read in time.
 
     Phones put a second picture or a video behind it.
     """
-    at, pixels, scans = 2, 0, 0
+    at, pixels, scans, segments = 2, 0, 0, 0
     while found := _MARKER.search(content, at):
         at, end, marker = found.end(), found.end() + 7, found[0][1]
+        segments += 1
+        if segments > MAX_SEGMENTS:
+            raise ValueError(f'the JPEG has more than {MAX_SEGMENTS} segments')
         if marker == _EOI and scans:
             return
         head = content[at:end]

@@ -263,8 +263,8 @@ class PacketDecoder:
         """
         Return the picture that is due, None while there is none; both under its own stamp.
 
-        ``message`` is one of rclpy or of rosbags; with ``lost``, one before it is known not to have
-        come. ``VideoError`` where the encoding is unknown.
+        ``message`` is one of rclpy or of rosbags; ``lost`` where one before it may not have come.
+        ``VideoError`` where the encoding is unknown.
         """
         encoding = getattr(message, 'encoding', '') or getattr(message, 'format', '')
         codec, data = video_codec(encoding), bytes(message.data)
@@ -359,7 +359,8 @@ def _frame_number_bits(bits: _Bits) -> int:
     elif order == 1:
         return 0
     bits.golomb()
-    return 0 if bits.take(1) else length
+    # 16 are the most
+    return 0 if bits.take(1) or length > 16 else length
 
 
 class _Bits:
