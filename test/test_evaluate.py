@@ -430,12 +430,16 @@ def test_a_run_that_is_killed_as_it_writes_leaves_no_mixture(auto, drive, tmp_pa
     assert found['runs']['drive']['labelled'] == FRAMES // 2
 
 
-def test_prefetching_is_bounded_and_ends_with_its_reader():
-    before, numbers = threading.active_count(), iter(range(10))
+def test_prefetching_is_bounded_keeps_the_order_and_ends_with_its_reader():
+    before, numbers, seen = threading.active_count(), iter(range(10)), []
     reader = prefetch((number for number in numbers), depth=3)
     assert next(reader)[0] == 0
     reader.close()
     assert next(numbers) <= 4 and threading.active_count() == before
+    with pytest.raises(ZeroDivisionError):
+        for item, _ in prefetch((number // (number != 9) for number in range(10)), depth=2):
+            seen.append(item)
+    assert seen == [*range(9)]
 
 
 # -- several processes, and a Ray cluster -----------------------------------------------------
@@ -545,6 +549,7 @@ def test_only_own_results_are_replaced_and_masks_go_with_their_scores(auto, driv
     ('given', 'words'),
     [
         ('evaluate --dataset images:{images} --labels x', '--labels has no effect on data sets'),
+        ('evaluate {drive} --sources *=x', '--sources has no effect on bags'),
         ('evaluate --dataset images:{images} --sources street', "'street' is no PATTERN=NAME"),
         ('evaluate {drive} --rate 5', '--rate is of folders and videos'),
         ('evaluate {drive} --streams 2 --workers 2', '--streams is of one process'),

@@ -23,9 +23,13 @@ THREE = Taxonomy(name='three', classes=('a', 'b', 'c'), colors=((1, 0, 0), (0, 1
 # -- confusion -------------------------------------------------------------------------------
 
 
-def test_a_mask_of_other_classes_is_refused():
-    with pytest.raises(ValueError, match='mask holds id 9'):
-        confusion(np.array([[0]], np.uint8), np.array([[9]], np.uint8), THREE)
+@pytest.mark.parametrize(
+    ('truth', 'labels', 'word'),
+    [([[0, 1]], [[0]], 'sizes'), ([[3]], [[0]], 'truth holds id 3'), ([[0]], [[9]], 'mask holds')],
+)
+def test_what_cannot_be_counted_is_refused(truth, labels, word):
+    with pytest.raises(ValueError, match=word):
+        confusion(np.array(truth, np.uint8), np.array(labels, np.uint8), THREE)
 
 
 @pytest.mark.parametrize('seed', range(3))

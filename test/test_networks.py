@@ -108,7 +108,9 @@ def test_frozen_segmenter_stays_as_it_is_but_passes_gradients(tmp_path):
     judge = FrozenSegmenter(load_weights(write_segmenter(tmp_path / 'judge.safetensors'))).train()
     before = {k: v.clone() for k, v in judge.state_dict().items()}
     x = (torch.rand(1, 3, 64, 64) * 2 - 1).requires_grad_()
-    judge(x).sum().backward()
+    logits, levels = judge.logits_and_features(x)
+    torch.testing.assert_close((logits, levels), (judge(x), judge.features(x)))
+    logits.sum().backward()
     assert x.grad is not None and x.grad.abs().sum() > 0
     assert not any(parameter.requires_grad for parameter in judge.parameters())
     # as running statistics would not in training mode

@@ -340,7 +340,7 @@ def test_a_loss_that_the_numbers_of_h264_hide_is_told_by_those_of_the_messages()
 def test_no_number_of_h264_is_longer_than_the_standard_allows():
     # a sequence parameter set: log2_max_frame_num is 2**24 + 3, then a picture
     bits = f'{66:08b}' + '0' * 16 + '1' + '0' * 24 + '1' + '0' * 24 + '1110' + '1' * 10
-    units = b'\0\0\1\x67', int(bits, 2).to_bytes(len(bits) // 8), b'\0\0\1\x65\xff\xff'
+    units = b'\0\0\1\x67', int(bits, 2).to_bytes(len(bits) // 8, 'big'), b'\0\0\1\x65\xff\xff'
     tracemalloc.start()
     try:
         assert not FrameNumbers().gap(b''.join(units))

@@ -335,9 +335,9 @@ class ManagedNode(LifecycleNode):
 
     def _tick(self) -> None:
         self._busy('a callback')
+        self._report()
         for subscription in tuple(self.subscribed):
             subscription.match()
-        self._report()
         self._ticks += 1
         if self.settings is not None and not self._ticks % COLLECT_EVERY:
             gc.collect()

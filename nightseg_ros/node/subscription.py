@@ -51,6 +51,8 @@ class Subscription:
         """Whether a message before the latest may not have come, where they are numbered."""
         self._number: int | None = None
         """The publisher's own number of the latest message."""
+        self._same = True
+        """Whether none has come or gone since that message."""
         self._policies = ReliabilityPolicy.BEST_EFFORT, DurabilityPolicy.VOLATILE
         self._subscription: Any = None
         # an event's own handler must not replace the subscription that the event came from
@@ -136,18 +138,20 @@ class Subscription:
         self._guard = None
 
     def _arrived(self, message: Any, info: Mapping[str, Any]) -> None:
-        last, self._number = self._number, info.get('publication_sequence_number')
-        missing = self._number - last - 1 if self._number and last else 0
-        if missing and self._subscription.get_publisher_count() != 1:
+        last, number = self._number, info.get('publication_sequence_number')
+        same, self._same, self._number = self._same, True, number
+        missing = 0 if number is None or last is None else number - last - 1
+        if missing and same and self._subscription.get_publisher_count() != 1:
             # each has numbers of its own
             missing = 0
-        self.missed += max(missing, 0)
-        self.gap = bool(missing or (self._number and not last))
+        if same:
+            self.missed += max(missing, 0)
+        self.gap = bool(missing) or (number is not None and last is None)
         self._receive(message)
 
     def _changed(self, event: Any) -> None:
         # another publisher has numbers of its own
-        self._number = None
+        self._same = False
         if self._guard is not None:
             self._guard.trigger()
 

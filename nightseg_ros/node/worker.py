@@ -193,22 +193,22 @@ class Worker:
         """Decode, or count and log why not."""
         camera, begun = waiting.camera, time.monotonic()
         waiting.ms['wait'] = (begun - waiting.received) * 1e3
-        if self._too_old(waiting):
+        if self._too_old(waiting, 'frames are too late'):
             return None
         message = waiting.message
         encoding = getattr(message, 'encoding', '') or getattr(message, 'format', '')
-        if encoding != camera.encoding:
-            # what the values were before says nothing of these
-            camera.encoding, camera.bit_depth = encoding, BitDepth()
-        sixteen = camera.bit_depth.sixteen
+        # what the values of another encoding were says nothing of these
+        depth = camera.bit_depth if encoding == camera.encoding else BitDepth()
+        sixteen = depth.sixteen
         try:
-            image, order = decode(message, camera.bit_depth)
+            image, order = decode(message, depth)
         except Exception as error:
             self._fail(waiting, 'undecodable', 'a frame could not be read', error)
             return None
         waiting.ms['decode'] = (time.monotonic() - begun) * 1e3
-        if camera.bit_depth.sixteen and not sixteen and camera.bit_depth.twelve:
-            text = 'pictures have values from 4096 on: read as 16 bits until deactivate'
+        camera.encoding, camera.bit_depth = encoding, depth
+        if depth.sixteen and not sixteen and depth.twelve:
+            text = 'pictures have values from 4096 on: read as 16 bits from now on'
             camera.health.warn(begun, 'depth', text, log=text)
         size, before = (image.shape[0], image.shape[1]), camera.size
         if before is not None and before != size:
@@ -223,12 +223,12 @@ class Worker:
             frame_id=message.header.frame_id,
         )  # fmt: skip
 
-    def _too_old(self, waiting: Waiting) -> bool:
+    def _too_old(self, waiting: Waiting, what: str) -> bool:
         """Tell whether a frame is older than ``max_age``, and count it."""
         age, limit = self._age(waiting.stamp_ns), self._node.settings.max_age
         if not limit or age is None or age <= limit:
             return False
-        text = f'frames are too late: {age:.1f} s old, max_age is {limit:g} s'
+        text = f'{what}: {age:.1f} s old, max_age is {limit:g} s'
         waiting.camera.health.drop(time.monotonic(), 'too_old', text)
         return True
 
@@ -277,7 +277,7 @@ class Worker:
             if self._stopping:
                 return
             # networks that had to be made ready take seconds
-            if self._too_old(waiting):
+            if self._too_old(waiting, 'masks are made too late'):
                 continue
             try:
                 self._publish(waiting, result)
@@ -347,7 +347,7 @@ class Worker:
             return
         now, limit = time.monotonic(), self._node.settings.watchdog_s
         begun, last = self._failing or (now, now)
-        # where no frame came meanwhile, nothing has failed for so long
+        # frames that are far apart say nothing of the time between
         self._failing = (now if now - last > max(limit, RARE) else begun), now
         if now - self._failing[0] > limit:
             raise RuntimeError(f'no frame could be segmented for {limit:g} s: {error}') from error

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import contextlib
 from contextlib import ExitStack
 from fractions import Fraction
+from itertools import islice
 import os
 from pathlib import Path
 import re
@@ -321,10 +322,12 @@ class FrameNumbers:
 
     def gap(self, data: bytes) -> bool:
         """Take the next packet; return whether a reference is missing before it."""
-        for found in re.finditer(rb'\x00\x00\x01', data):
+        for found in islice(re.finditer(rb'\x00\x00\x01', data), 1000):
             at, end = found.end(), found.end() + 65
             unit = data[at:end]
             kind, reference = unit[0] & 31 if unit else 0, unit[:1] > b'\x1f'
+            if kind not in (1, 5, 7):
+                continue
             # behind two zeros a 3 is no part of the content
             bits = _Bits(unit[1:].replace(b'\0\0\3', b'\0\0'))
             try:
