@@ -11,6 +11,7 @@ from functools import cached_property
 import heapq
 from itertools import chain, islice
 from operator import itemgetter
+import os
 from pathlib import Path
 from typing import Any
 
@@ -489,11 +490,15 @@ def _open(path: Path) -> tuple[list[Path], Counter[Channel] | None, list[str]]:
             raise BagError(f"'{metadata}' cannot be read, and no file beside it") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return found, None, [f'{METADATA} cannot be read ({reason}); the files are read without']
-    # somebody may have unpacked or packed them since
-    there = {file.stem if file.suffix in PACKED else file.name: file for file in found}
-    stems = [name.removesuffix('.zstd') for name in names]
-    files = [there[stem] for stem in stems if stem in there]
-    missing = [f'{name} is missing' for name, stem in zip(names, stems) if stem not in there]
+    files, missing = [], []
+    for name in names:
+        # somebody may have unpacked or packed it since
+        stem = name.removesuffix('.zstd')
+        variants = [path / name, path / stem, *(path / f'{stem}{suffix}' for suffix in PACKED)]
+        # of a name that is as long as can be, a variant may be too long
+        lying = [file for file in variants if storage_kind(file) and os.path.isfile(file)]
+        files += lying[:1]
+        missing += [] if lying else [f'{name} is missing']
     if missing and found and not files:
         # somebody gave them names of their own
         read = ', '.join(file.name for file in found)
