@@ -330,7 +330,8 @@ def list_layout(
         samples.append(Sample(image=path, label=label, source=source, light=light))
     others = {
         path.suffix
-        for path in root.glob(_filled(layout.images, given))
+        # of a fixed suffix there are no others
+        for path in (root.glob(_filled(layout.images, given)) if layout.images[-2:] == '.*' else ())
         if path.suffix.lower() not in IMAGE_SUFFIXES and path.name[0] != '.' and path.is_file()
     }
     if others:
