@@ -331,7 +331,9 @@ def list_layout(
     others = {
         path.suffix
         # of a fixed suffix there are no others
-        for path in (root.glob(_filled(layout.images, given)) if layout.images[-2:] == '.*' else ())
+        for path in (
+            root.glob(_filled(layout.images, given)) if layout.images[-2:] == '.*' else ()
+        )
         if path.suffix.lower() not in IMAGE_SUFFIXES and path.name[0] != '.' and path.is_file()
     }
     if others:
