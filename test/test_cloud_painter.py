@@ -294,6 +294,24 @@ def test_a_depth_image_is_labelled_by_its_own_camera_and_the_others():
     assert (found[10:] == mask[10:]).mean() > 0.999 and (found[:10] == 255).all()
 
 
+def test_a_depth_pixel_keeps_the_label_of_its_own_camera():
+    """Who stands before the wall in the other's picture is not in this one."""
+    car = Car(confidence=True, occlusion=Occlusion())
+    wall = np.full(SIZE, 1, np.uint8)
+    wall[:, :80] = 255
+    # the other camera, which stands at the same place, is surer
+    for camera, labels_, sure in (('left', 9, 250), ('front', wall, 180)):
+        pixels, sure = (np.full(SIZE, value, np.uint8) for value in (labels_, sure))
+        car.painter.take_labels(camera, image(pixels, 'mono8', 100 * MS, 'front'))
+        car.painter.take_confidence(camera, image(sure, 'mono8', 100 * MS))
+    depth = image(np.full(SIZE, 5, np.float32), '32FC1', 100 * MS, 'front')
+    car.painter.take_depth('front', depth, 0.0)
+    (done,) = car.due(0.0)
+    found = done.cloud.records
+    assert (found['label'][:, 80:] == 1).all() and (found['confidence'][:, 80:] == 180).all()
+    assert (found['label'][:, :80] == 9).all(), 'it says nothing there'
+
+
 def mutants(value: Any) -> Iterator[Any]:
     """Yield what a message, or a field of one, may hold instead."""
     if isinstance(value, SimpleNamespace) or dataclasses.is_dataclass(value):

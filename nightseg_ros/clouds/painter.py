@@ -91,7 +91,8 @@ class View:
     confidence: Bytes | None = None
     """[H, W]; without it the camera's labels have confidence 0."""
     sees_all: bool = False
-    """The cloud was measured from this camera's own place: nothing in it is hidden."""
+    """The cloud was measured from this camera's own place: nothing in it is hidden, and what other
+    cameras say of it counts less."""
     gap_s: float = 0.0
     """The mask's stamp minus the cloud's."""
 
@@ -106,16 +107,22 @@ def paint(points: Floats, views: Sequence[View], occlusion: Occlusion) -> tuple[
     """
     Return labels and confidence, uint8 [N], of float32 [3, N] points, and how many are hidden.
 
-    Where several cameras see a point, the most confident label wins, of equal ones that of the
-    earlier view. Points that no camera sees, or that are NaN, get 255 with confidence 0.
+    The label of a view that sees all counts. Else, where several cameras see a point, the most
+    confident label wins, of equal ones that of the earlier view. Points that no camera sees, or
+    that are NaN, get 255 with confidence 0.
     """
     best = np.zeros(points.shape[1], np.uint16)
     hidden = 0
-    for index, votes, behind in _THREADS.map(partial(_vote, points, occlusion), views):
+    views = sorted(views, key=lambda view: view.sees_all)
+    painted = _THREADS.map(partial(_vote, points, occlusion), views)
+    for view, (index, votes, behind) in zip(views, painted):
         before = best.take(index)
-        # a vote beats those of less confidence, whatever their labels, and none at all
-        wins = votes > (before | _LABEL)
-        wins |= before == 0
+        if view.sees_all:
+            wins = votes > 0
+        else:
+            # a vote beats those of less confidence, whatever their labels, and none at all
+            wins = votes > (before | _LABEL)
+            wins |= before == 0
         best[index] = np.where(wins, votes, before)
         hidden += behind
     return (~best).astype(np.uint8), (best >> 8).astype(np.uint8), hidden
