@@ -108,15 +108,19 @@ class CameraModel:
         """
         Return which of float32 [3, N] points of the optical frame fall into the image, and where.
 
-        Gives index [M], u [M], v [M] in pixels and the inverse depth 1/z [M]. Points behind the
-        camera, beyond the field in which the distortion can be inverted, and NaN fall nowhere.
+        Gives index [M], u [M], v [M] in pixels and the inverse depth [M], of a lens that distorts
+        the inverse range: of a plane these change evenly over the image. Points behind the camera,
+        beyond the field in which the distortion can be inverted, and NaN fall nowhere.
         """
         x, y, z = points
         with np.errstate(invalid='ignore', over='ignore'):
             inside = (z > NEAR) & (x * x + y * y <= np.float32(self.reach**2) * (z * z))
         index = np.flatnonzero(inside)
         inverse = np.float32(1) / z.take(index)
-        u, v = self.distorted(x.take(index) * inverse, y.take(index) * inverse)
+        x, y = x.take(index) * inverse, y.take(index) * inverse
+        u, v = self.distorted(x, y)
+        if self.distorts:
+            inverse /= np.sqrt(x * x + y * y + np.float32(1))
         u *= np.float32(self.fx)
         u += np.float32(self.cx)
         v *= np.float32(self.fy)

@@ -43,10 +43,10 @@ import numpy.typing as npt
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Occlusion(Limited):
     """
-    A z-buffer of square cells, in inverse depth.
+    A z-buffer of square cells, in what ``CameraModel.project`` calls the inverse depth.
 
-    Along the image of a plane that passes the camera at a distance h, 1/z changes by at most
-    1/(f h) a pixel. A point is hidden where 1/z falls short of its cell's nearest by more than a
+    Along the image of a plane that passes the camera at a distance h, it changes by at most
+    1/(f h) a pixel. A point is hidden where it falls short of its cell's nearest by more than a
     cell of such a plane explains: so the ground never hides itself, near or far.
     """
 
@@ -63,9 +63,9 @@ class Occlusion(Limited):
         self, u: Floats, v: Floats, inverse: Floats, size: tuple[int, int], focal: float
     ) -> npt.NDArray[np.bool_]:
         """
-        Return bool [M] of points at pixels u, v with inverse depth 1/z, all float32 [M].
+        Return bool [M] of points at pixels u, v with inverse depth, all float32 [M].
 
-        ``size`` is (height, width) of the image, ``focal`` its focal length in pixels.
+        ``size`` is (height, width) of the image, ``focal`` its shorter focal length in pixels.
         """
         if not self.cell:
             return np.ones(len(u), bool)
@@ -153,7 +153,8 @@ def _vote(
     votes *= (votes & _LABEL) != 0
     if view.sees_all:
         return index, votes, 0
-    shown = occlusion.visible(u, v, inverse, view.labels.shape, view.model.fx)
+    focal = min(view.model.fx, view.model.fy)
+    shown = occlusion.visible(u, v, inverse, view.labels.shape, focal)
     votes *= shown
     return index, votes, len(index) - int(np.count_nonzero(shown))
 
