@@ -4,6 +4,7 @@
 
 from collections.abc import Iterator
 import dataclasses
+import json
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -364,7 +365,7 @@ def test_whatever_a_message_holds_it_is_used_or_refused(kind):
                 if name in ('cloud', 'depth'):
                     take('front', message, 0.0)
                 else:
-                    take(*(() if name in ('legend', 'pose') else ('front',)), message)
+                    take(*(() if name == 'pose' else ('front',)), message)
             except CloudError:
                 refused += 1
         assert car.due(everything=True)
@@ -374,13 +375,37 @@ def test_whatever_a_message_holds_it_is_used_or_refused(kind):
 @pytest.mark.parametrize('label', [0, 13, 18, 19])
 def test_points_have_the_colours_of_the_legend(label):
     car = Car(cameras=('front',))
-    car.painter.take_legend(SimpleNamespace(data=legend(CITYSCAPES19)))
+    car.painter.take_legend('front', SimpleNamespace(data=legend(CITYSCAPES19)))
     car.mask(100, front=label)
     car.cloud(100)
     (done,) = car.due(0.0)
     red, green, blue = (*CITYSCAPES19.colors, (0, 0, 0))[label]
     found = done.cloud.records['rgb'].ravel().view('<u4')
     assert found.tolist() == [red << 16 | green << 8 | blue, 0, 0]
+
+
+def test_a_camera_of_other_classes_than_the_first_is_not_mixed_in():
+    car = Car()
+    # the second comes first
+    for camera, taxonomy in (('left', CAMVID11), ('front', CITYSCAPES19)):
+        car.painter.take_legend(camera, SimpleNamespace(data=legend(taxonomy)))
+        car.mask(100, **{camera: 3})
+    car.cloud(100)
+    (done,) = car.due(0.0)
+    assert labels(done) == [3, 255, 255]
+    red, green, blue = CITYSCAPES19.colors[3]
+    found = done.cloud.records['rgb'].ravel().view('<u4')
+    assert found[0] == red << 16 | green << 8 | blue
+    reason, text = done.misses['left']
+    assert reason == 'other_classes'
+    assert text.startswith("left: its class 0 is 'sky', that of front is 'road': give")
+
+
+@pytest.mark.parametrize('number', [-1, 255, 256])
+def test_legends_of_ids_that_no_class_can_have_are_refused(number):
+    text = json.dumps({'classes': [{'id': number, 'name': 'road', 'color': [1, 2, 3]}]})
+    with pytest.raises(CloudError, match=f'id {number} is not within 0 to 254'):
+        Car().painter.take_legend('front', SimpleNamespace(data=text))
 
 
 def test_stamps_that_start_over_start_the_masks_over():

@@ -27,7 +27,7 @@ from nightseg_ros.clouds.point_cloud import (
     read_calibration,
     read_cloud,
     read_depth,
-    read_palette,
+    read_legend,
     read_plane,
     read_pose,
     stamp_of,
@@ -209,8 +209,8 @@ class SensorCloud:
     gaps_s: Mapping[str, float] = field(default_factory=dict)
     """Of each camera that painted: the mask's stamp minus the cloud's."""
     misses: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """By camera: no_mask, no_info, bad_info, no_transform or no_pose, or of one that painted
-    no_confidence; a sentence."""
+    """By camera: other_classes, no_mask, no_info, bad_info, no_transform or no_pose, or of one
+    that painted no_confidence; a sentence."""
 
 
 class CloudPainter:
@@ -223,7 +223,8 @@ class CloudPainter:
     def __init__(self, config: PaintConfig, lookup: Lookup) -> None:
         """Know nothing yet; ``lookup`` is asked for every cloud."""
         self.config, self._lookup = config, lookup
-        self._palette = CAMVID11.palette()
+        self._legends: dict[str, tuple[list[str], Bytes]] = {'': ([], CAMVID11.palette())}
+        """Names and colours of the ids by camera; those of '' hold until one came."""
         self._calibrations: dict[str, Calibration] = {}
         self.clear()
 
@@ -251,9 +252,9 @@ class CloudPainter:
         """Take a camera's CameraInfo; the latest counts."""
         self._calibrations[camera] = read_calibration(message)
 
-    def take_legend(self, message: Any) -> None:
-        """Take the colours of the labels from a ``label_info_json``."""
-        self._palette = read_palette(message.data)
+    def take_legend(self, camera: str, message: Any) -> None:
+        """Take what the labels of a camera mean from a ``label_info_json``."""
+        self._legends[camera] = read_legend(message.data)
 
     def take_pose(self, message: Any) -> None:
         """Take an Odometry or PoseStamped of ``base_frame``."""
@@ -310,8 +311,9 @@ class CloudPainter:
         labels, confidence, hidden = paint(
             cloud.cloud.xyz(), list(views.values()), self.config.occlusion
         )
+        _, palette = self._legends[self._first_legend()]
         return replace(
-            cloud, cloud=cloud.cloud.with_labels(labels, confidence, self._palette),
+            cloud, cloud=cloud.cloud.with_labels(labels, confidence, palette),
             labelled=int(np.count_nonzero(labels != UNLABELLED)), hidden=hidden,
             gaps_s={camera: view.gap_s for camera, view in views.items()},
             misses=misses,
@@ -342,6 +344,10 @@ class CloudPainter:
                 needed += (nearest, cloud.stamp_ns)
         return not needed or max(self._poses.entries, default=-math.inf) >= max(needed)
 
+    def _first_legend(self) -> str:
+        """Return the first of the cameras whose legend came."""
+        return next((camera for camera in self.config.cameras if camera in self._legends), '')
+
     def _model(self, camera: str, size: tuple[int, ...]) -> CameraModel:
         if camera not in self._calibrations:
             raise CloudError('no camera_info came')
@@ -352,6 +358,13 @@ class CloudPainter:
     def _view(self, camera: str, cloud: SensorCloud) -> View | tuple[str, str]:
         """Return what a camera sees of a cloud, or why it sees nothing and a sentence."""
         config, stamp = self.config, cloud.stamp_ns
+        first = self._first_legend()
+        wanted, _ = self._legends[first]
+        own, _ = self._legends.get(camera, self._legends[first])
+        for number, (name, other) in enumerate(zip(own, wanted)):
+            if name != other:
+                text = f"{camera}: its class {number} is '{name}', that of {first} is '{other}': "
+                return 'other_classes', f'{text}give them networks of the same classes'
         mask_ns = self._nearest(camera, stamp)
         if mask_ns is None:
             return 'no_mask', f'{camera}: no mask within {config.pair_limit:g} s of the cloud'
