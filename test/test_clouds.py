@@ -192,6 +192,7 @@ def test_region_binning_and_rectification_count():
         (calibration(width=0, height=0), 'for 0×0 pixels'),
         (calibration(width=640, height=640), 'the labels have 640×360: they are of another shape'),
         (calibration(width=640, height=384), 'the labels have 640×360: they are of another shape'),
+        (calibration(width=640, height=356), 'the labels have 640×360: they are of another shape'),
         (dataclasses.replace(calibration(), k=()), '0 numbers where 9 are wanted'),
     ],
 )

@@ -86,9 +86,8 @@ class CameraModel:
         if width < 1 or height < 1 or size[0] < 1 or size[1] < 1:
             raise CloudError(f'camera_info is for {width}×{height} pixels')
         across, down = size[1] / width, size[0] / height
-        # but for roundings, and for what a codec pads
-        off = abs(size[0] * width - size[1] * height)
-        if off > width + height + sum(size) and not 0.98 < across / down < 1.02:
+        # but for roundings
+        if abs(size[0] * width - size[1] * height) > width + height + sum(size):
             raise CloudError(
                 f'camera_info is for {width}×{height} pixels, the labels have '
                 f'{size[1]}×{size[0]}: they are of another shape'
