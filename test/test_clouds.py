@@ -174,6 +174,10 @@ def test_region_binning_and_rectification_count():
                        p=(300, 0, 310, 0, 0, 301, 170, 0, 0, 0, 1, 0))  # fmt: skip
     flat = CameraModel(bent, SIZE, rectified=True)
     assert (flat.fx, flat.fy, flat.cx, flat.cy, flat.distorts) == (300, 301, 310, 170, False)
+    second = dataclasses.replace(bent, p=(300, 0, 310, -36, 0, 301, 170, 0, 0, 0, 1, 0))
+    with pytest.raises(CloudError, match='the fourth column -36, 0, which is that of the second'):
+        CameraModel(second, SIZE, rectified=True)
+    assert CameraModel(second, SIZE).distorts
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,12 @@ class CameraModel:
             raise CloudError(
                 f'camera_info has focal lengths {fx:g} and {fy:g}: the camera is not calibrated'
             )
+        # drivers do not agree on the frame that this is in
+        if rectified and not abs(c.p[3]) + abs(c.p[7]) <= 1e-6 * fx:
+            raise CloudError(
+                f'P of camera_info has the fourth column {c.p[3]:g}, {c.p[7]:g}, which is that of '
+                'the second camera of a stereo pair: take the first one, or a P without it'
+            )
         offset_x, offset_y, roi_width, roi_height = c.roi
         binning_x, binning_y = max(c.binning[0], 1), max(c.binning[1], 1)
         width, height = (roi_width or c.width) // binning_x, (roi_height or c.height) // binning_y
