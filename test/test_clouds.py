@@ -457,6 +457,20 @@ def test_the_more_confident_camera_wins(seed, sure):
     assert (confidence[painted == 255] == 0).all() and not hidden
 
 
+def test_points_far_from_the_origin_of_a_map_keep_their_places():
+    rng = np.random.default_rng(0)
+    points = rng.uniform((-5, -8, -3), (20, 8, 3), (400, 3))
+    model = CameraModel(calibration(width=64, height=36, focal=40), (36, 64))
+    mask, painted = rng.integers(0, 11, (36, 64), np.uint8), []
+    for origin, kind in ((np.zeros(3), 7), (np.array([4e5, 5.3e6, 100]), 8)):
+        place = inverse(looking(0.2, *origin))
+        view = View(model=model, camera_from_cloud=place, labels=mask)
+        given_ = cloud(points + origin, float_type=kind).xyz()
+        painted.append(paint(given_, [view], UNHIDDEN)[0])
+    assert (painted[0] != 255).sum() > 50
+    assert (painted[0] == painted[1]).mean() > 0.99
+
+
 @pytest.mark.parametrize(
     ('lens', 'size'),
     [

@@ -18,7 +18,7 @@ from functools import partial
 import math
 from typing import Any
 
-from nightseg_ros.clouds.camera_model import Calibration, camera_model, CameraModel, Floats
+from nightseg_ros.clouds.camera_model import Array, Calibration, camera_model, CameraModel, Floats
 from nightseg_ros.clouds.geometry import CloudError, Lookup, Matrix, PoseTrack, Track
 from nightseg_ros.clouds.point_cloud import (
     Bytes,
@@ -103,9 +103,9 @@ _LABEL = np.uint16(UNLABELLED)
 _THREADS = ThreadPoolExecutor(2, 'nightseg clouds')
 
 
-def paint(points: Floats, views: Sequence[View], occlusion: Occlusion) -> tuple[Bytes, Bytes, int]:
+def paint(points: Array, views: Sequence[View], occlusion: Occlusion) -> tuple[Bytes, Bytes, int]:
     """
-    Return labels and confidence, uint8 [N], of float32 [3, N] points, and how many are hidden.
+    Return labels and confidence, uint8 [N], of [3, N] points, and how many are hidden.
 
     The label of a view that sees all counts. Else, where several cameras see a point, the most
     confident label wins, of equal ones that of the earlier view. Points that no camera sees, or
@@ -129,17 +129,19 @@ def paint(points: Floats, views: Sequence[View], occlusion: Occlusion) -> tuple[
 
 
 def _vote(
-    points: Floats, occlusion: Occlusion, view: View
+    points: Array, occlusion: Occlusion, view: View
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16], int]:
     """
     Return which points [M] fall into the image, their votes [M], and how many of them are hidden.
 
     The high byte of a vote is the confidence, the low one 255 less the label.
     """
-    place = view.camera_from_cloud.astype(np.float32)
-    moved = place[:3, :3] @ points
-    moved += place[:3, 3:]
-    index, u, v, inverse = view.model.project(moved)
+    place = view.camera_from_cloud.astype(points.dtype)
+    with np.errstate(over='ignore'):
+        moved = place[:3, :3] @ points
+        moved += place[:3, 3:]
+        near = moved.astype(np.float32, copy=False)
+    index, u, v, inverse = view.model.project(near)
     half = np.float32(0.5)
     pixel = (v + half).astype(np.int32) * view.labels.shape[1] + (u + half).astype(np.int32)
     # to go through both images once in order costs less than to look up points in them at

@@ -112,13 +112,18 @@ class Cloud:
             'itemsize': self.point_step,
         }))  # fmt: skip
 
-    def xyz(self) -> npt.NDArray[np.float32]:
-        """Return float32 [3, N] in row-major order; what is no number stays NaN."""
+    def xyz(self) -> npt.NDArray[Any]:
+        """
+        Return [3, N] in row-major order; what is no number stays NaN.
+
+        They are float32, or float64 where that does not hold all values of a field: far from the
+        origin of a map it loses metres.
+        """
         records = self.records
-        result = np.empty((3, len(self)), np.float32)
-        with np.errstate(over='ignore'):
-            for row, name in zip(result, 'xyz'):
-                row.reshape(records.shape)[:] = records[name]
+        kind = np.result_type(np.float32, *(records.dtype[name] for name in 'xyz'))
+        result = np.empty((3, len(self)), kind)
+        for row, name in zip(result, 'xyz'):
+            row.reshape(records.shape)[:] = records[name]
         return result
 
     def with_labels(self, labels: Bytes, confidence: Bytes, palette: Bytes) -> Cloud:
