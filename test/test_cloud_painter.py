@@ -206,6 +206,20 @@ def test_clouds_wait_for_their_poses(late):
     assert not [one.misses for one in served if one.misses]
 
 
+def test_no_cloud_overtakes_another_of_its_sensor():
+    car = Car(ego_motion=True, cameras=('front',))
+    for stamp in (150, 200):
+        car.cloud(stamp)
+    car.painter.take_cloud('roof', cloud_of(cloud(POINTS), 200 * MS), 0.0)
+    car.mask(100, front=1)
+    car.mask(200, front=1)
+    # a cloud of the mask's stamp needs no pose
+    assert [done.sensor for done in car.due(0.0)] == ['roof']
+    for stamp in (100, 150, 200):
+        car.pose(stamp)
+    assert stamps(car.due(0.0)) == [150, 200]
+
+
 def test_poses_of_one_stamp_and_late_ones_do_not_wipe_the_track():
     car = Car(ego_motion=True, cameras=('front',))
     car.mask(190, front=1)
@@ -429,6 +443,17 @@ def test_one_stamp_from_the_future_costs_no_more_than_itself():
     car.cloud(150)
     (done,) = car.due(0.0)
     assert labels(done) == [1, 255, 255]
+
+
+def test_a_mask_from_the_near_future_does_not_hurry_the_clouds_after_it():
+    car = Car(cameras=('front',))
+    for stamp in (100, 500, 150):
+        car.mask(stamp, front=1)
+    car.cloud(350)
+    assert not car.due(0.0)
+    car.mask(350, front=2)
+    (done,) = car.due(0.0)
+    assert labels(done) == [2, 255, 255]
 
 
 def test_stamps_a_nanosecond_apart_do_not_fill_the_memory():

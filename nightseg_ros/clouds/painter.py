@@ -284,13 +284,16 @@ class CloudPainter:
         """
         Take out the clouds that need not or may not wait any longer, in the order they came.
 
-        Where more than ``most_waiting`` of one sensor wait, the oldest are among them.
+        None overtakes another of its sensor. Where more than ``most_waiting`` of one wait, the
+        oldest are among them.
         """
-        found, still = [], []
+        found: list[SensorCloud] = []
+        still: list[SensorCloud] = []
         counts = Counter(cloud.sensor for cloud in self._waiting)
         for cloud in self._waiting:
             overdue = everything or now - cloud.received >= self.config.max_wait
-            if overdue or self._is_ready(cloud):
+            held = any(earlier.sensor == cloud.sensor for earlier in still)
+            if overdue or (not held and self._is_ready(cloud)):
                 found.append(cloud)
             elif counts[cloud.sensor] > self.config.most_waiting:
                 found.append(replace(cloud, early=True))
@@ -336,10 +339,12 @@ class CloudPainter:
         """Tell whether no later mask can be nearer, and the poses reach to all that is used."""
         needed: list[int] = []
         for camera in self.config.cameras:
-            stamps = set(self._labels[camera].entries)
+            stamps = list(self._labels[camera].entries)
             if self.config.confidence:
-                stamps &= self._confidence[camera].entries.keys()
-            if max(stamps, default=-math.inf) < cloud.stamp_ns:
+                sure = self._confidence[camera].entries
+                stamps = [stamp for stamp in stamps if stamp in sure]
+            # the one that came last: a single stamp from the future tells nothing
+            if not stamps or stamps[-1] < cloud.stamp_ns:
                 return False
             nearest = self._nearest(camera, cloud.stamp_ns)
             if self.config.ego_motion and nearest not in (None, cloud.stamp_ns):
