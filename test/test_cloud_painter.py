@@ -4,6 +4,7 @@
 
 from collections.abc import Iterator
 import dataclasses
+import json
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -205,6 +206,20 @@ def test_clouds_wait_for_their_poses(late):
     assert not [one.misses for one in served if one.misses]
 
 
+def test_no_cloud_overtakes_another_of_its_sensor():
+    car = Car(ego_motion=True, cameras=('front',))
+    for stamp in (150, 200):
+        car.cloud(stamp)
+    car.painter.take_cloud('roof', cloud_of(cloud(POINTS), 200 * MS), 0.0)
+    car.mask(100, front=1)
+    car.mask(200, front=1)
+    # a cloud of the mask's stamp needs no pose
+    assert [done.sensor for done in car.due(0.0)] == ['roof']
+    for stamp in (100, 150, 200):
+        car.pose(stamp)
+    assert stamps(car.due(0.0)) == [150, 200]
+
+
 def test_poses_of_one_stamp_and_late_ones_do_not_wipe_the_track():
     car = Car(ego_motion=True, cameras=('front',))
     car.mask(190, front=1)
@@ -294,6 +309,24 @@ def test_a_depth_image_is_labelled_by_its_own_camera_and_the_others():
     assert (found[10:] == mask[10:]).mean() > 0.999 and (found[:10] == 255).all()
 
 
+def test_a_depth_pixel_keeps_the_label_of_its_own_camera():
+    """Who stands before the wall in the other's picture is not in this one."""
+    car = Car(confidence=True, occlusion=Occlusion())
+    wall = np.full(SIZE, 1, np.uint8)
+    wall[:, :80] = 255
+    # the other camera, which stands at the same place, is surer
+    for camera, labels_, sure in (('left', 9, 250), ('front', wall, 180)):
+        pixels, sure = (np.full(SIZE, value, np.uint8) for value in (labels_, sure))
+        car.painter.take_labels(camera, image(pixels, 'mono8', 100 * MS, 'front'))
+        car.painter.take_confidence(camera, image(sure, 'mono8', 100 * MS))
+    depth = image(np.full(SIZE, 5, np.float32), '32FC1', 100 * MS, 'front')
+    car.painter.take_depth('front', depth, 0.0)
+    (done,) = car.due(0.0)
+    found = done.cloud.records
+    assert (found['label'][:, 80:] == 1).all() and (found['confidence'][:, 80:] == 180).all()
+    assert (found['label'][:, :80] == 9).all(), 'it says nothing there'
+
+
 def mutants(value: Any) -> Iterator[Any]:
     """Yield what a message, or a field of one, may hold instead."""
     if isinstance(value, SimpleNamespace) or dataclasses.is_dataclass(value):
@@ -346,7 +379,7 @@ def test_whatever_a_message_holds_it_is_used_or_refused(kind):
                 if name in ('cloud', 'depth'):
                     take('front', message, 0.0)
                 else:
-                    take(*(() if name in ('legend', 'pose') else ('front',)), message)
+                    take(*(() if name == 'pose' else ('front',)), message)
             except CloudError:
                 refused += 1
         assert car.due(everything=True)
@@ -356,13 +389,37 @@ def test_whatever_a_message_holds_it_is_used_or_refused(kind):
 @pytest.mark.parametrize('label', [0, 13, 18, 19])
 def test_points_have_the_colours_of_the_legend(label):
     car = Car(cameras=('front',))
-    car.painter.take_legend(SimpleNamespace(data=legend(CITYSCAPES19)))
+    car.painter.take_legend('front', SimpleNamespace(data=legend(CITYSCAPES19)))
     car.mask(100, front=label)
     car.cloud(100)
     (done,) = car.due(0.0)
     red, green, blue = (*CITYSCAPES19.colors, (0, 0, 0))[label]
     found = done.cloud.records['rgb'].ravel().view('<u4')
     assert found.tolist() == [red << 16 | green << 8 | blue, 0, 0]
+
+
+def test_a_camera_of_other_classes_than_the_first_is_not_mixed_in():
+    car = Car()
+    # the second comes first
+    for camera, taxonomy in (('left', CAMVID11), ('front', CITYSCAPES19)):
+        car.painter.take_legend(camera, SimpleNamespace(data=legend(taxonomy)))
+        car.mask(100, **{camera: 3})
+    car.cloud(100)
+    (done,) = car.due(0.0)
+    assert labels(done) == [3, 255, 255]
+    red, green, blue = CITYSCAPES19.colors[3]
+    found = done.cloud.records['rgb'].ravel().view('<u4')
+    assert found[0] == red << 16 | green << 8 | blue
+    reason, text = done.misses['left']
+    assert reason == 'other_classes'
+    assert text.startswith("left: its class 0 is 'sky', that of front is 'road': give")
+
+
+@pytest.mark.parametrize('number', [-1, 255, 256])
+def test_legends_of_ids_that_no_class_can_have_are_refused(number):
+    text = json.dumps({'classes': [{'id': number, 'name': 'road', 'color': [1, 2, 3]}]})
+    with pytest.raises(CloudError, match=f'id {number} is not within 0 to 254'):
+        Car().painter.take_legend('front', SimpleNamespace(data=text))
 
 
 def test_stamps_that_start_over_start_the_masks_over():
@@ -386,6 +443,17 @@ def test_one_stamp_from_the_future_costs_no_more_than_itself():
     car.cloud(150)
     (done,) = car.due(0.0)
     assert labels(done) == [1, 255, 255]
+
+
+def test_a_mask_from_the_near_future_does_not_hurry_the_clouds_after_it():
+    car = Car(cameras=('front',))
+    for stamp in (100, 500, 150):
+        car.mask(stamp, front=1)
+    car.cloud(350)
+    assert not car.due(0.0)
+    car.mask(350, front=2)
+    (done,) = car.due(0.0)
+    assert labels(done) == [2, 255, 255]
 
 
 def test_stamps_a_nanosecond_apart_do_not_fill_the_memory():

@@ -95,7 +95,8 @@ def test_projection_is_opencvs(lens, seed):
     model = CameraModel(calibration(*lens), SIZE)
     index, u, v, near = model.project(points.T.astype(np.float32))
     assert (points[index, 2] > NEAR * 0.99).all(), 'a point behind the camera is in the image'
-    np.testing.assert_allclose(near, 1 / points[index, 2], rtol=1e-5)
+    distance = np.linalg.norm(points, axis=1) if model.distorts else points[:, 2]
+    np.testing.assert_allclose(near, 1 / distance[index], rtol=1e-5)
     wanted = by_opencv(*lens, points)
     np.testing.assert_allclose(np.stack([u, v], 1), wanted[index], atol=0.02)
 
@@ -173,6 +174,10 @@ def test_region_binning_and_rectification_count():
                        p=(300, 0, 310, 0, 0, 301, 170, 0, 0, 0, 1, 0))  # fmt: skip
     flat = CameraModel(bent, SIZE, rectified=True)
     assert (flat.fx, flat.fy, flat.cx, flat.cy, flat.distorts) == (300, 301, 310, 170, False)
+    second = dataclasses.replace(bent, p=(300, 0, 310, -36, 0, 301, 170, 0, 0, 0, 1, 0))
+    with pytest.raises(CloudError, match='the fourth column -36, 0, which is that of the second'):
+        CameraModel(second, SIZE, rectified=True)
+    assert CameraModel(second, SIZE).distorts
 
 
 @pytest.mark.parametrize(
@@ -191,6 +196,7 @@ def test_region_binning_and_rectification_count():
         (calibration(width=0, height=0), 'for 0×0 pixels'),
         (calibration(width=640, height=640), 'the labels have 640×360: they are of another shape'),
         (calibration(width=640, height=384), 'the labels have 640×360: they are of another shape'),
+        (calibration(width=640, height=356), 'the labels have 640×360: they are of another shape'),
         (dataclasses.replace(calibration(), k=()), '0 numbers where 9 are wanted'),
     ],
 )
@@ -451,21 +457,46 @@ def test_the_more_confident_camera_wins(seed, sure):
     assert (confidence[painted == 255] == 0).all() and not hidden
 
 
+def test_points_far_from_the_origin_of_a_map_keep_their_places():
+    rng = np.random.default_rng(0)
+    points = rng.uniform((-5, -8, -3), (20, 8, 3), (400, 3))
+    model = CameraModel(calibration(width=64, height=36, focal=40), (36, 64))
+    mask, painted = rng.integers(0, 11, (36, 64), np.uint8), []
+    for origin, kind in ((np.zeros(3), 7), (np.array([4e5, 5.3e6, 100]), 8)):
+        place = inverse(looking(0.2, *origin))
+        view = View(model=model, camera_from_cloud=place, labels=mask)
+        given_ = cloud(points + origin, float_type=kind).xyz()
+        painted.append(paint(given_, [view], UNHIDDEN)[0])
+    assert (painted[0] != 255).sum() > 50
+    assert (painted[0] == painted[1]).mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    ('lens', 'size'),
+    [
+        (calibration(), SIZE),
+        (calibration(binning=(1, 2)), (180, 640)),
+        (calibration('equidistant', (0.0,) * 4, focal=220), SIZE),
+        (calibration('equidistant', (0.05, -0.01, 0.002, -0.0003), focal=220), SIZE),
+        (calibration('rational_polynomial', (0.3, 0.05, 0, 0, 0.01, 0.6, 0.15, 0.02), focal=300),
+         SIZE),
+    ],
+)  # fmt: skip
 @given(
     height=st.floats(1.0, 3.0), pitch=st.floats(-0.2, 0.2), cell=st.sampled_from([2.0, 8.0, 20.0])
 )
 @settings(max_examples=40, deadline=None)
-def test_no_plane_hides_itself(height, pitch, cell):
+def test_no_plane_hides_itself(lens, size, height, pitch, cell):
     rng = np.random.default_rng(0)
-    ground = np.stack([rng.uniform(1, 80, 4000), rng.uniform(-20, 20, 4000),
+    # as near as the ground beside a fisheye
+    ground = np.stack([80 ** rng.uniform(-0.2, 1, 4000), rng.uniform(-20, 20, 4000),
                        np.full(4000, -height)])  # fmt: skip
     place = inverse(from_angles((0, 0, 0), (0, pitch, 0)) @ BODY_FROM_OPTICAL)
     moved = (place[:3, :3] @ ground).astype(np.float32)
-    model = CameraModel(calibration(), SIZE)
-    index, u, v, near = model.project(moved)
-    assert len(index) > 500
-    occlusion = Occlusion(cell=cell, clearance=0.7)
-    assert occlusion.visible(u, v, near, SIZE, model.fx).all()
+    labels = np.full(size, 3, np.uint8)
+    view = View(model=CameraModel(lens, size), camera_from_cloud=np.eye(4), labels=labels)
+    painted, _, hidden = paint(moved, [view], Occlusion(cell=cell, clearance=0.7))
+    assert (painted == 3).sum() > 500 and not hidden
 
 
 def test_what_stands_behind_a_wall_gets_no_label():

@@ -120,6 +120,11 @@ def test_an_ego_mask_is_read_by_any_value_above_zero(tmp_path):
         cv2.imwrite(str(tmp_path / 'other.png'), own)
         with nullcontext() if fits else pytest.raises(ValueError, match='of another shape'):
             assert EgoMask(tmp_path / 'other.png').at(*image).shape == image
+    own = np.zeros((720, 1280), np.uint8)
+    own[600:] = 1
+    cv2.imwrite(str(tmp_path / 'other.png'), own)
+    padded = EgoMask(tmp_path / 'other.png').at(1088, 1920)
+    assert padded[900:].all() and not padded[:900].any(), 'what a codec pads is no part of it'
     (tmp_path / 'empty.png').touch()
     for name in ('empty.png', 'missing.png', '.'):
         with pytest.raises(ConfigError, match='is no image that can be read'):

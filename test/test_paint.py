@@ -13,7 +13,7 @@ from nightseg_ros.clouds.painter import Occlusion
 from nightseg_ros.clouds.point_cloud import read_cloud
 from nightseg_ros.perception.result import legend
 from nightseg_ros.simulation.drive import calibration, Drive, places, scan, START_NS, write_drive
-from nightseg_ros.taxonomy import CAMVID11
+from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19
 import numpy as np
 import pytest
 
@@ -115,6 +115,16 @@ def test_each_sensor_has_a_topic_of_its_own(bag, drive, tmp_path, capsys):
     twice = ['--depth', 'camera=/depth/image_raw', '--out', str(tmp_path / 'twice')]
     assert main(['paint', str(tmp_path / 'more'), *twice]) == 2
     assert "two sensors would share '/camera/nightseg/points'" in capsys.readouterr().err
+
+
+def test_cameras_of_two_taxonomies_are_not_mixed(bag, tmp_path, capsys):
+    topic = '/right/nightseg/label_info_json'
+    with BagReader(bag) as reader, BagWriter(tmp_path / 'mixed') as writer:
+        writer.write_value(topic, legend(CITYSCAPES19), START_NS)
+        for record in reader.records(leave_out={topic}):
+            writer.write(record)
+    assert main(['paint', str(tmp_path / 'mixed'), '--out', str(tmp_path / 'painted')]) == 0
+    assert 'right: other_classes: 4 of 4 clouds' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -80,15 +80,20 @@ class CameraModel:
             raise CloudError(
                 f'camera_info has focal lengths {fx:g} and {fy:g}: the camera is not calibrated'
             )
+        # drivers do not agree on the frame that this is in
+        if rectified and not abs(c.p[3]) + abs(c.p[7]) <= 1e-6 * fx:
+            raise CloudError(
+                f'P of camera_info has the fourth column {c.p[3]:g}, {c.p[7]:g}, which is that of '
+                'the second camera of a stereo pair: take the first one, or a P without it'
+            )
         offset_x, offset_y, roi_width, roi_height = c.roi
         binning_x, binning_y = max(c.binning[0], 1), max(c.binning[1], 1)
         width, height = (roi_width or c.width) // binning_x, (roi_height or c.height) // binning_y
         if width < 1 or height < 1 or size[0] < 1 or size[1] < 1:
             raise CloudError(f'camera_info is for {width}×{height} pixels')
         across, down = size[1] / width, size[0] / height
-        # but for roundings, and for what a codec pads
-        off = abs(size[0] * width - size[1] * height)
-        if off > width + height + sum(size) and not 0.98 < across / down < 1.02:
+        # but for roundings
+        if abs(size[0] * width - size[1] * height) > width + height + sum(size):
             raise CloudError(
                 f'camera_info is for {width}×{height} pixels, the labels have '
                 f'{size[1]}×{size[0]}: they are of another shape'
@@ -108,15 +113,19 @@ class CameraModel:
         """
         Return which of float32 [3, N] points of the optical frame fall into the image, and where.
 
-        Gives index [M], u [M], v [M] in pixels and the inverse depth 1/z [M]. Points behind the
-        camera, beyond the field in which the distortion can be inverted, and NaN fall nowhere.
+        Gives index [M], u [M], v [M] in pixels and the inverse depth [M], of a lens that distorts
+        the inverse range: of a plane these change evenly over the image. Points behind the camera,
+        beyond the field in which the distortion can be inverted, and NaN fall nowhere.
         """
         x, y, z = points
         with np.errstate(invalid='ignore', over='ignore'):
             inside = (z > NEAR) & (x * x + y * y <= np.float32(self.reach**2) * (z * z))
         index = np.flatnonzero(inside)
         inverse = np.float32(1) / z.take(index)
-        u, v = self.distorted(x.take(index) * inverse, y.take(index) * inverse)
+        x, y = x.take(index) * inverse, y.take(index) * inverse
+        u, v = self.distorted(x, y)
+        if self.distorts:
+            inverse /= np.sqrt(x * x + y * y + np.float32(1))
         u *= np.float32(self.fx)
         u += np.float32(self.cx)
         v *= np.float32(self.fy)

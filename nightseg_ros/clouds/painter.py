@@ -18,7 +18,7 @@ from functools import partial
 import math
 from typing import Any
 
-from nightseg_ros.clouds.camera_model import Calibration, camera_model, CameraModel, Floats
+from nightseg_ros.clouds.camera_model import Array, Calibration, camera_model, CameraModel, Floats
 from nightseg_ros.clouds.geometry import CloudError, Lookup, Matrix, PoseTrack, Track
 from nightseg_ros.clouds.point_cloud import (
     Bytes,
@@ -27,7 +27,7 @@ from nightseg_ros.clouds.point_cloud import (
     read_calibration,
     read_cloud,
     read_depth,
-    read_palette,
+    read_legend,
     read_plane,
     read_pose,
     stamp_of,
@@ -43,10 +43,10 @@ import numpy.typing as npt
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Occlusion(Limited):
     """
-    A z-buffer of square cells, in inverse depth.
+    A z-buffer of square cells, in what ``CameraModel.project`` calls the inverse depth.
 
-    Along the image of a plane that passes the camera at a distance h, 1/z changes by at most
-    1/(f h) a pixel. A point is hidden where 1/z falls short of its cell's nearest by more than a
+    Along the image of a plane that passes the camera at a distance h, it changes by at most
+    1/(f h) a pixel. A point is hidden where it falls short of its cell's nearest by more than a
     cell of such a plane explains: so the ground never hides itself, near or far.
     """
 
@@ -63,9 +63,9 @@ class Occlusion(Limited):
         self, u: Floats, v: Floats, inverse: Floats, size: tuple[int, int], focal: float
     ) -> npt.NDArray[np.bool_]:
         """
-        Return bool [M] of points at pixels u, v with inverse depth 1/z, all float32 [M].
+        Return bool [M] of points at pixels u, v with inverse depth, all float32 [M].
 
-        ``size`` is (height, width) of the image, ``focal`` its focal length in pixels.
+        ``size`` is (height, width) of the image, ``focal`` its shorter focal length in pixels.
         """
         if not self.cell:
             return np.ones(len(u), bool)
@@ -91,7 +91,8 @@ class View:
     confidence: Bytes | None = None
     """[H, W]; without it the camera's labels have confidence 0."""
     sees_all: bool = False
-    """The cloud was measured from this camera's own place: nothing in it is hidden."""
+    """The cloud was measured from this camera's own place: nothing in it is hidden, and what other
+    cameras say of it counts less."""
     gap_s: float = 0.0
     """The mask's stamp minus the cloud's."""
 
@@ -102,37 +103,45 @@ _LABEL = np.uint16(UNLABELLED)
 _THREADS = ThreadPoolExecutor(2, 'nightseg clouds')
 
 
-def paint(points: Floats, views: Sequence[View], occlusion: Occlusion) -> tuple[Bytes, Bytes, int]:
+def paint(points: Array, views: Sequence[View], occlusion: Occlusion) -> tuple[Bytes, Bytes, int]:
     """
-    Return labels and confidence, uint8 [N], of float32 [3, N] points, and how many are hidden.
+    Return labels and confidence, uint8 [N], of [3, N] points, and how many are hidden.
 
-    Where several cameras see a point, the most confident label wins, of equal ones that of the
-    earlier view. Points that no camera sees, or that are NaN, get 255 with confidence 0.
+    The label of a view that sees all counts. Else, where several cameras see a point, the most
+    confident label wins, of equal ones that of the earlier view. Points that no camera sees, or
+    that are NaN, get 255 with confidence 0.
     """
     best = np.zeros(points.shape[1], np.uint16)
     hidden = 0
-    for index, votes, behind in _THREADS.map(partial(_vote, points, occlusion), views):
+    views = sorted(views, key=lambda view: view.sees_all)
+    painted = _THREADS.map(partial(_vote, points, occlusion), views)
+    for view, (index, votes, behind) in zip(views, painted):
         before = best.take(index)
-        # a vote beats those of less confidence, whatever their labels, and none at all
-        wins = votes > (before | _LABEL)
-        wins |= before == 0
+        if view.sees_all:
+            wins = votes > 0
+        else:
+            # a vote beats those of less confidence, whatever their labels, and none at all
+            wins = votes > (before | _LABEL)
+            wins |= before == 0
         best[index] = np.where(wins, votes, before)
         hidden += behind
     return (~best).astype(np.uint8), (best >> 8).astype(np.uint8), hidden
 
 
 def _vote(
-    points: Floats, occlusion: Occlusion, view: View
+    points: Array, occlusion: Occlusion, view: View
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16], int]:
     """
     Return which points [M] fall into the image, their votes [M], and how many of them are hidden.
 
     The high byte of a vote is the confidence, the low one 255 less the label.
     """
-    place = view.camera_from_cloud.astype(np.float32)
-    moved = place[:3, :3] @ points
-    moved += place[:3, 3:]
-    index, u, v, inverse = view.model.project(moved)
+    place = view.camera_from_cloud.astype(points.dtype)
+    with np.errstate(over='ignore'):
+        moved = place[:3, :3] @ points
+        moved += place[:3, 3:]
+        near = moved.astype(np.float32, copy=False)
+    index, u, v, inverse = view.model.project(near)
     half = np.float32(0.5)
     pixel = (v + half).astype(np.int32) * view.labels.shape[1] + (u + half).astype(np.int32)
     # to go through both images once in order costs less than to look up points in them at
@@ -146,7 +155,8 @@ def _vote(
     votes *= (votes & _LABEL) != 0
     if view.sees_all:
         return index, votes, 0
-    shown = occlusion.visible(u, v, inverse, view.labels.shape, view.model.fx)
+    focal = min(view.model.fx, view.model.fy)
+    shown = occlusion.visible(u, v, inverse, view.labels.shape, focal)
     votes *= shown
     return index, votes, len(index) - int(np.count_nonzero(shown))
 
@@ -201,8 +211,8 @@ class SensorCloud:
     gaps_s: Mapping[str, float] = field(default_factory=dict)
     """Of each camera that painted: the mask's stamp minus the cloud's."""
     misses: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """By camera: no_mask, no_info, bad_info, no_transform or no_pose, or of one that painted
-    no_confidence; a sentence."""
+    """By camera: other_classes, no_mask, no_info, bad_info, no_transform or no_pose, or of one
+    that painted no_confidence; a sentence."""
 
 
 class CloudPainter:
@@ -215,7 +225,8 @@ class CloudPainter:
     def __init__(self, config: PaintConfig, lookup: Lookup) -> None:
         """Know nothing yet; ``lookup`` is asked for every cloud."""
         self.config, self._lookup = config, lookup
-        self._palette = CAMVID11.palette()
+        self._legends: dict[str, tuple[list[str], Bytes]] = {'': ([], CAMVID11.palette())}
+        """Names and colours of the ids by camera; those of '' hold until one came."""
         self._calibrations: dict[str, Calibration] = {}
         self.clear()
 
@@ -243,9 +254,9 @@ class CloudPainter:
         """Take a camera's CameraInfo; the latest counts."""
         self._calibrations[camera] = read_calibration(message)
 
-    def take_legend(self, message: Any) -> None:
-        """Take the colours of the labels from a ``label_info_json``."""
-        self._palette = read_palette(message.data)
+    def take_legend(self, camera: str, message: Any) -> None:
+        """Take what the labels of a camera mean from a ``label_info_json``."""
+        self._legends[camera] = read_legend(message.data)
 
     def take_pose(self, message: Any) -> None:
         """Take an Odometry or PoseStamped of ``base_frame``."""
@@ -273,13 +284,16 @@ class CloudPainter:
         """
         Take out the clouds that need not or may not wait any longer, in the order they came.
 
-        Where more than ``most_waiting`` of one sensor wait, the oldest are among them.
+        None overtakes another of its sensor. Where more than ``most_waiting`` of one wait, the
+        oldest are among them.
         """
-        found, still = [], []
+        found: list[SensorCloud] = []
+        still: list[SensorCloud] = []
         counts = Counter(cloud.sensor for cloud in self._waiting)
         for cloud in self._waiting:
             overdue = everything or now - cloud.received >= self.config.max_wait
-            if overdue or self._is_ready(cloud):
+            held = any(earlier.sensor == cloud.sensor for earlier in still)
+            if overdue or (not held and self._is_ready(cloud)):
                 found.append(cloud)
             elif counts[cloud.sensor] > self.config.most_waiting:
                 found.append(replace(cloud, early=True))
@@ -302,8 +316,9 @@ class CloudPainter:
         labels, confidence, hidden = paint(
             cloud.cloud.xyz(), list(views.values()), self.config.occlusion
         )
+        _, palette = self._legends[self._first_legend()]
         return replace(
-            cloud, cloud=cloud.cloud.with_labels(labels, confidence, self._palette),
+            cloud, cloud=cloud.cloud.with_labels(labels, confidence, palette),
             labelled=int(np.count_nonzero(labels != UNLABELLED)), hidden=hidden,
             gaps_s={camera: view.gap_s for camera, view in views.items()},
             misses=misses,
@@ -324,15 +339,21 @@ class CloudPainter:
         """Tell whether no later mask can be nearer, and the poses reach to all that is used."""
         needed: list[int] = []
         for camera in self.config.cameras:
-            stamps = set(self._labels[camera].entries)
+            stamps = list(self._labels[camera].entries)
             if self.config.confidence:
-                stamps &= self._confidence[camera].entries.keys()
-            if max(stamps, default=-math.inf) < cloud.stamp_ns:
+                sure = self._confidence[camera].entries
+                stamps = [stamp for stamp in stamps if stamp in sure]
+            # the one that came last: a single stamp from the future tells nothing
+            if not stamps or stamps[-1] < cloud.stamp_ns:
                 return False
             nearest = self._nearest(camera, cloud.stamp_ns)
             if self.config.ego_motion and nearest not in (None, cloud.stamp_ns):
                 needed += (nearest, cloud.stamp_ns)
         return not needed or max(self._poses.entries, default=-math.inf) >= max(needed)
+
+    def _first_legend(self) -> str:
+        """Return the first of the cameras whose legend came."""
+        return next((camera for camera in self.config.cameras if camera in self._legends), '')
 
     def _model(self, camera: str, size: tuple[int, ...]) -> CameraModel:
         if camera not in self._calibrations:
@@ -344,6 +365,13 @@ class CloudPainter:
     def _view(self, camera: str, cloud: SensorCloud) -> View | tuple[str, str]:
         """Return what a camera sees of a cloud, or why it sees nothing and a sentence."""
         config, stamp = self.config, cloud.stamp_ns
+        first = self._first_legend()
+        wanted, _ = self._legends[first]
+        own, _ = self._legends.get(camera, self._legends[first])
+        for number, (name, other) in enumerate(zip(own, wanted)):
+            if name != other:
+                text = f"{camera}: its class {number} is '{name}', that of {first} is '{other}': "
+                return 'other_classes', f'{text}give them networks of the same classes'
         mask_ns = self._nearest(camera, stamp)
         if mask_ns is None:
             return 'no_mask', f'{camera}: no mask within {config.pair_limit:g} s of the cloud'

@@ -15,6 +15,7 @@ from typing import Any
 
 from nightseg_ros.clouds.camera_model import Calibration, CameraModel, pixel_rays
 from nightseg_ros.clouds.geometry import CloudError, from_pose, Matrix
+from nightseg_ros.taxonomy import UNLABELLED
 import numpy as np
 import numpy.typing as npt
 
@@ -111,13 +112,18 @@ class Cloud:
             'itemsize': self.point_step,
         }))  # fmt: skip
 
-    def xyz(self) -> npt.NDArray[np.float32]:
-        """Return float32 [3, N] in row-major order; what is no number stays NaN."""
+    def xyz(self) -> npt.NDArray[Any]:
+        """
+        Return [3, N] in row-major order; what is no number stays NaN.
+
+        They are float32, or float64 where that does not hold all values of a field: far from the
+        origin of a map it loses metres.
+        """
         records = self.records
-        result = np.empty((3, len(self)), np.float32)
-        with np.errstate(over='ignore'):
-            for row, name in zip(result, 'xyz'):
-                row.reshape(records.shape)[:] = records[name]
+        kind = np.result_type(np.float32, *(records.dtype[name] for name in 'xyz'))
+        result = np.empty((3, len(self)), kind)
+        for row, name in zip(result, 'xyz'):
+            row.reshape(records.shape)[:] = records[name]
         return result
 
     def with_labels(self, labels: Bytes, confidence: Bytes, palette: Bytes) -> Cloud:
@@ -265,12 +271,19 @@ def _matrix(place: Any, turn: Any) -> Matrix:
     return from_pose((place.x, place.y, place.z), (turn.x, turn.y, turn.z, turn.w))
 
 
-def read_palette(text: str) -> Bytes:
-    """Return uint8 [256, 3] of the JSON on ``label_info_json``; ``CloudError`` if it is none."""
-    palette = np.zeros((256, 3), np.uint8)
+def read_legend(text: str) -> tuple[list[str], Bytes]:
+    """
+    Return the names of all 256 ids, '' for none, and their colours uint8 [256, 3].
+
+    ``text`` is the JSON on ``label_info_json``; ``CloudError`` if it is none.
+    """
+    names, palette = [''] * 256, np.zeros((256, 3), np.uint8)
     try:
         for entry in json.loads(text)['classes']:
-            palette[int(entry['id'])] = entry['color']
+            number = int(entry['id'])
+            if not 0 <= number < UNLABELLED:
+                raise ValueError(f'id {number} is not within 0 to 254')
+            names[number], palette[number] = str(entry.get('name', '')), entry['color']
     except (ValueError, KeyError, TypeError, IndexError, OverflowError, RecursionError) as error:
         raise CloudError(f'label_info_json cannot be read: {error!r}') from error
-    return palette
+    return names, palette

@@ -431,10 +431,10 @@ class _PaintedCopy:
             for topic, take in (
                 (f'{NAMESPACE}/labels', painter.take_labels),
                 (f'{NAMESPACE}/confidence', painter.take_confidence),
+                (f'{NAMESPACE}/label_info_json', painter.take_legend),
                 ('camera_info', painter.take_info),
             ):
                 self._handlers[f'/{camera}/{topic}'] = partial(take, camera)
-            self._handlers[f'/{camera}/{NAMESPACE}/label_info_json'] = painter.take_legend
         if settings.odometry:
             self._handlers[settings.odometry] = painter.take_pose
         # these wait from the time at which they were recorded

@@ -307,14 +307,20 @@ class EgoMask:
         """Return uint8 [height, width]: 255 on the vehicle; ``ValueError`` for another shape."""
         if self._fitted.shape != (height, width):
             rows, columns = self._mask.shape
-            # but for roundings, and for what a codec pads
-            off, ratio = abs(rows * width - columns * height), rows * width / (columns * height)
-            if off > rows + columns + height + width and not 0.98 < ratio < 1.02:
-                raise ValueError(
-                    f'the ego mask has {columns}×{rows} pixels, the image {width}×{height}: '
-                    'they are of another shape'
-                )
-            fitted = cv2.resize(self._mask, (width, height), interpolation=cv2.INTER_NEAREST)
+            across, down = width / columns, height / rows
+            # but for roundings
+            if abs(rows * width - columns * height) > rows + columns + height + width:
+                if not 0.98 < across / down < 1.02:
+                    raise ValueError(
+                        f'the ego mask has {columns}×{rows} pixels, the image {width}×{height}: '
+                        'they are of another shape'
+                    )
+                # a codec pads on the right and below
+                across = down = min(across, down)
+            seen = round(columns * across), round(rows * down)
+            fitted = cv2.resize(self._mask, seen, interpolation=cv2.INTER_NEAREST)
+            more = 0, height - seen[1], 0, width - seen[0]
+            fitted = cv2.copyMakeBorder(fitted, *more, cv2.BORDER_REPLICATE)
             self._fitted = np.asarray(fitted, np.uint8)
         return self._fitted
 

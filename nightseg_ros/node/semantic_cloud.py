@@ -135,7 +135,7 @@ class CameraFeed:
                 for kind, take in watched.items()
             ),
             (CameraInfo, info_topic, 'auto', partial(painter.take_info, name)),
-            (String, f'{prefix}/label_info_json', 'auto', painter.take_legend),
+            (String, f'{prefix}/label_info_json', 'auto', partial(painter.take_legend, name)),
         ]  # fmt: skip
         self._subscriptions = [
             Subscription(node, kind, topic, self._used(topic, take), policy)
