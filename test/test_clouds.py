@@ -499,14 +499,17 @@ def test_no_plane_hides_itself(lens, size, height, pitch, cell):
     assert (painted == 3).sum() > 500 and not hidden
 
 
-def test_what_stands_behind_a_wall_gets_no_label():
+@pytest.mark.parametrize(
+    'lens', [calibration(), calibration('equidistant', (0.05, -0.01, 0.002, -0.0003))]
+)
+def test_what_stands_behind_a_wall_gets_no_label(lens):
     rng = np.random.default_rng(0)
     side = rng.uniform(-2, 2, (2, 30_000))
     wall = np.stack([side[0], side[1], np.full(30_000, 5.0)])
     behind = np.stack([side[0, :400] * 2, side[1, :400] * 2, np.full(400, 12.0)])
     aside = np.stack([np.full(50, 9.0), np.zeros(50), np.full(50, 14.0)])
     points = np.concatenate([wall, behind, aside], 1).astype(np.float32)
-    view = View(model=CameraModel(calibration(), SIZE), camera_from_cloud=np.eye(4),
+    view = View(model=CameraModel(lens, SIZE), camera_from_cloud=np.eye(4),
                 labels=np.full(SIZE, 3, np.uint8))  # fmt: skip
     painted, _, hidden = paint(points, [view], Occlusion())
     assert (painted[:30_000] == 3).all() and hidden == (painted == 255).sum() > 100

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 import json
 import os
 import random
+import select
 import shutil
 import subprocess
 import sys
@@ -131,6 +132,8 @@ for line in sys.stdin:
     at.sec, at.nanosec = divmod(told['stamp'], 10**9)
     setattr(message, 'encoding' if header is not message else 'format', told['encoding'])
     publisher.publish(message)
+    if not told['subscribers']:
+        print(flush=True)
 node.destroy_node()
 rclpy.shutdown()
 """
@@ -159,7 +162,8 @@ def test_every_mask_of_a_video_shows_the_number_of_its_stamp(
     package, kind, encoding = VIDEO[transport]
     parameters = tiny_parameters(tmp_path, cameras=['front'], route='day', transport=transport)
     command = [sys.executable, '-c', DRIVER, f'front/image_raw/{transport}', package, kind]
-    driver = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=os.environ)
+    pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE}
+    driver = subprocess.Popen(command, **pipes, text=True, env=os.environ)
     client.listen('front/nightseg/labels')
     masks = client.got['front/nightseg/labels']
 
@@ -197,6 +201,8 @@ def test_every_mask_of_a_video_shows_the_number_of_its_stamp(
             show(10, 11, 12)
             assert client.transition('deactivate')
             send(13, subscribers=0)
+            # once the node is back the driver would wait for nobody to listen for ever
+            client.until(lambda: select.select([driver.stdout], [], [], 0)[0], 'packet 13')
             assert client.transition('activate')
             join(14)
             show(15, 16)

@@ -84,7 +84,8 @@ class CameraModel:
         if rectified and not abs(c.p[3]) + abs(c.p[7]) <= 1e-6 * fx:
             raise CloudError(
                 f'P of camera_info has the fourth column {c.p[3]:g}, {c.p[7]:g}, which is that of '
-                'the second camera of a stereo pair: take the first one, or a P without it'
+                'the second camera of a stereo pair: take the first one, or, where the images '
+                'are rectified by K as well, rectified: false'
             )
         offset_x, offset_y, roi_width, roi_height = c.roi
         binning_x, binning_y = max(c.binning[0], 1), max(c.binning[1], 1)

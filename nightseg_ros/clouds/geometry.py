@@ -168,7 +168,7 @@ class Track(Generic[T]):
         self.stamps: list[int] = []
         """In ns, ascending."""
         self.entries: dict[int, T] = {}
-        """By stamp, in the order in which they came."""
+        """By stamp, in the order in which these came first."""
 
     def add(self, stamp_ns: int, entry: T) -> None:
         """Add an entry, or replace that of its stamp; a jump back starts the track anew."""

@@ -284,15 +284,18 @@ class CloudPainter:
         """
         Take out the clouds that need not or may not wait any longer, in the order they came.
 
-        None overtakes another of its sensor. Where more than ``most_waiting`` of one wait, the
-        oldest are among them.
+        None overtakes an earlier one of its sensor. Where more than ``most_waiting`` of one wait,
+        the oldest are among them.
         """
         found: list[SensorCloud] = []
         still: list[SensorCloud] = []
         counts = Counter(cloud.sensor for cloud in self._waiting)
         for cloud in self._waiting:
             overdue = everything or now - cloud.received >= self.config.max_wait
-            held = any(earlier.sensor == cloud.sensor for earlier in still)
+            held = any(
+                earlier.sensor == cloud.sensor and earlier.stamp_ns <= cloud.stamp_ns
+                for earlier in still
+            )
             if overdue or (not held and self._is_ready(cloud)):
                 found.append(cloud)
             elif counts[cloud.sensor] > self.config.most_waiting:
@@ -316,7 +319,7 @@ class CloudPainter:
         labels, confidence, hidden = paint(
             cloud.cloud.xyz(), list(views.values()), self.config.occlusion
         )
-        _, palette = self._legends[self._first_legend()]
+        _, palette = self._legends[self._first_legend(cloud)]
         return replace(
             cloud, cloud=cloud.cloud.with_labels(labels, confidence, palette),
             labelled=int(np.count_nonzero(labels != UNLABELLED)), hidden=hidden,
@@ -351,9 +354,10 @@ class CloudPainter:
                 needed += (nearest, cloud.stamp_ns)
         return not needed or max(self._poses.entries, default=-math.inf) >= max(needed)
 
-    def _first_legend(self) -> str:
-        """Return the first of the cameras whose legend came."""
-        return next((camera for camera in self.config.cameras if camera in self._legends), '')
+    def _first_legend(self, cloud: SensorCloud) -> str:
+        """Return the camera whose legend counts: its own, else the first whose legend came."""
+        own = [cloud.own_camera] if cloud.own_camera else []
+        return next(name for name in (*own, *self.config.cameras, '') if name in self._legends)
 
     def _model(self, camera: str, size: tuple[int, ...]) -> CameraModel:
         if camera not in self._calibrations:
@@ -365,11 +369,12 @@ class CloudPainter:
     def _view(self, camera: str, cloud: SensorCloud) -> View | tuple[str, str]:
         """Return what a camera sees of a cloud, or why it sees nothing and a sentence."""
         config, stamp = self.config, cloud.stamp_ns
-        first = self._first_legend()
+        first = self._first_legend(cloud)
         wanted, _ = self._legends[first]
         own, _ = self._legends.get(camera, self._legends[first])
         for number, (name, other) in enumerate(zip(own, wanted)):
-            if name != other:
+            # names are not all there
+            if name and other and name != other:
                 text = f"{camera}: its class {number} is '{name}', that of {first} is '{other}': "
                 return 'other_classes', f'{text}give them networks of the same classes'
         mask_ns = self._nearest(camera, stamp)

@@ -281,6 +281,8 @@ def read_legend(text: str) -> tuple[list[str], Bytes]:
     try:
         for entry in json.loads(text)['classes']:
             number = int(entry['id'])
+            if number == UNLABELLED:
+                continue
             if not 0 <= number < UNLABELLED:
                 raise ValueError(f'id {number} is not within 0 to 254')
             names[number], palette[number] = str(entry.get('name', '')), entry['color']

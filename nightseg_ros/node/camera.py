@@ -316,12 +316,12 @@ class EgoMask:
                         'they are of another shape'
                     )
                 # a codec pads on the right and below
-                across = down = min(across, down)
+                across = down = 1.0 if 1.0 in (across, down) else min(across, down)
             seen = round(columns * across), round(rows * down)
             fitted = cv2.resize(self._mask, seen, interpolation=cv2.INTER_NEAREST)
-            more = 0, height - seen[1], 0, width - seen[0]
-            fitted = cv2.copyMakeBorder(fitted, *more, cv2.BORDER_REPLICATE)
-            self._fitted = np.asarray(fitted, np.uint8)
+            more = 0, max(height - seen[1], 0), 0, max(width - seen[0], 0)
+            fitted = cv2.copyMakeBorder(fitted, *more, cv2.BORDER_REPLICATE)[:height, :width]
+            self._fitted = np.ascontiguousarray(fitted, np.uint8)
         return self._fitted
 
     def cover(self, result: Result) -> Result:
