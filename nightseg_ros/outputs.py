@@ -84,12 +84,16 @@ def locked(folder: Path, error: type[ValueError] = OutputError) -> Iterator[None
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise error(
+                f"another process is at work on '{folder}'; wait for it, or give another name"
+            ) from None
+        except OSError:
+            # NFS locks no folders
+            pass
         yield
-    except BlockingIOError:
-        raise error(
-            f"another process is at work on '{folder}'; wait for it, or give another --out"
-        ) from None
     finally:
         os.close(handle)
 

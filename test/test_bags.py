@@ -110,10 +110,25 @@ def test_an_error_or_a_kill_leaves_nothing_that_looks_complete(tmp_path):
     killed = BagWriter(path)
     killed.write_frame(TOPIC, frame_of(0))
     assert not is_bag(tmp_path / 'drive.partial')
+    for force in (False, True):
+        with pytest.raises(BagError, match='another process is at work on'):
+            BagWriter(path, force=force)
+    # the kernel lets go of what a killed process holds
+    del killed
+    gc.collect()
     with pytest.raises(BagError, match='interrupted write'):
         BagWriter(path)
     write(path, [frame_of(0)], force=True)
     assert [entry.name for entry in tmp_path.iterdir()] == ['drive']
+
+
+@pytest.mark.parametrize('count', [0, 1])
+def test_what_is_kept_after_an_error_are_messages(tmp_path, count):
+    with pytest.raises(OSError), BagWriter(tmp_path / 'drive', keep=True) as bag:
+        for number in range(count):
+            bag.write_frame(TOPIC, frame_of(number))
+        raise OSError
+    assert len(list(tmp_path.iterdir())) == count
 
 
 @pytest.mark.parametrize(

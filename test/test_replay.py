@@ -9,6 +9,8 @@ import itertools
 import json
 from pathlib import Path
 import signal
+import subprocess
+import sys
 
 import cv2
 from nightseg_ros.bags.reader import BagReader
@@ -212,6 +214,22 @@ def test_what_a_recorder_did_not_get_is_told(client, tmp_path):
     sent, received = (last - arrived()[0]) // 1_000_000 + 1, len(arrived())
     text = f'front/image_raw: {sent - received} messages were published and did not arrive'
     assert text in recorder.text and sent > received > 1
+
+
+def test_a_recording_outlives_the_reader_of_its_output(tmp_path):
+    command = [sys.executable, '-m', 'nightseg_ros.cli.main', 'record', str(tmp_path / 'bag')]
+    # as in `nightseg record drive | tee log`, whose Ctrl-C ends tee first
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT}
+    with subprocess.Popen(command, **pipes, text=True) as recorder:
+        try:
+            assert 'recording' in recorder.stdout.readline()
+            recorder.stdout.close()
+            recorder.send_signal(signal.SIGINT)
+            assert recorder.wait(PATIENCE) == 0
+        finally:
+            recorder.kill()
+    with BagReader(tmp_path / 'bag') as reader:
+        assert not reader.read_errors()
 
 
 def test_lockstep_without_a_node_says_what_is_missing(tmp_path):

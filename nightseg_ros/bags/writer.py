@@ -24,7 +24,7 @@ from nightseg_ros.clouds.geometry import Matrix, quaternion
 from nightseg_ros.clouds.point_cloud import Cloud
 from nightseg_ros.config import load_yaml
 from nightseg_ros.files import uri_path
-from nightseg_ros.outputs import check_output
+from nightseg_ros.outputs import check_output, locked
 from nightseg_ros.perception.frame import Frame
 import numpy as np
 import numpy.typing as npt
@@ -181,10 +181,11 @@ class BagWriter:
     """
     Write a bag as a folder; it appears under its name only when the ``with`` block ends well.
 
-    Until then everything lies in ``NAME.partial`` beside it, which an error removes, unless
-    ``keep`` is set, and a killed process leaves behind; what is in there can be read like any
-    damaged bag. ``BagError`` where the bag or such a rest of one exists and ``force`` is not set,
-    and with it where that is not what this class wrote or touches one of ``inputs``.
+    Until then everything lies in ``NAME.partial`` beside it, which no other process may replace,
+    which an error removes, unless ``keep`` is set, and which a killed process leaves behind; what
+    is in there can be read like any damaged bag. ``BagError`` where the bag or such a rest of one
+    exists and ``force`` is not set, and with it where that is not what this class wrote or touches
+    one of ``inputs``.
     """
 
     def __init__(
@@ -201,25 +202,29 @@ class BagWriter:
         Check the name and begin.
 
         ``compress`` packs the chunks of an MCAP file with zstd, which makes masks small; the
-        messages of a sqlite3 file it packs one by one. ``keep`` leaves after an error what there
-        is.
+        messages of a sqlite3 file it packs one by one. ``keep`` leaves after an error the messages
+        that there are.
         """
         self.path = Path(path)
         self.partial = self.path.parent / f'{self.path.name}{PARTIAL}'
         if _is_rest(self.partial):
-            self._restore()
+            with locked(self.partial, BagError):
+                self._restore()
         check_bag_output(self.path, inputs, force=force)
         if os.path.lexists(self.partial):
             if not force:
                 raise BagError(
-                    f"'{self.partial}' holds what an interrupted write left, or another one is "
-                    'writing; remove it, give another name or --force'
+                    f"'{self.partial}' holds what an interrupted write left; remove it, give "
+                    'another name or --force'
                 )
             check_output(
                 self.partial, 'what an interrupted write left', _is_rest, folder=True,
                 inputs=inputs, error=BagError,
             )  # fmt: skip
-            shutil.rmtree(self.partial)
+        self._lock = contextlib.ExitStack()
+        self._lock.enter_context(locked(self.partial, BagError))
+        for left in self.partial.iterdir():
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         self._keep, self._force, self._inputs = keep, force, tuple(inputs)
         self._connections: dict[tuple[str, str], Connection] = {}
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -260,6 +265,7 @@ class BagWriter:
                 self.path.rename(self.partial / _REPLACED)
             self._inner.rename(self.path)
         shutil.rmtree(self.partial, ignore_errors=True)
+        self._lock.close()
 
     def abort(self) -> None:
         """Stop, and remove what was written unless it is to be kept."""
@@ -267,8 +273,10 @@ class BagWriter:
         with contextlib.suppress(Exception):
             self._writer.abort()
         self._restore()
-        if not self._keep:
+        written = sum(self._writer.counts.values()) or os.path.lexists(self.partial / _REPLACED)
+        if not (self._keep and written):
             shutil.rmtree(self.partial, ignore_errors=True)
+        self._lock.close()
 
     @contextlib.contextmanager
     def _named_faults(self, action: str, *, abort: bool = False) -> Iterator[None]:

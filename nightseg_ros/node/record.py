@@ -67,11 +67,21 @@ def run(options: RecordOptions) -> int:
                     signal.signal(number, lambda *_: recorder.stop())
             recorder.record()
     except (BagError, OSError) as error:
-        print(f"bag_recorder: {error}; '{writer.partial}' holds what was written", file=sys.stderr)
+        _say(f"bag_recorder: {error}; '{writer.partial}' holds what was written", sys.stderr)
         return 1
     finally:
         rclpy.try_shutdown()
     return 0
+
+
+def _say(text: str, stream: TextIO | None = None) -> None:
+    """Print a line; a terminal that is gone, or a pipe that nobody reads, costs no recording."""
+    stream = stream or sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except OSError:
+        # Python would try again at its end, and fail
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 class Recorder:
@@ -104,7 +114,7 @@ class Recorder:
         """Write until told to stop, then what has arrived."""
         executor = SingleThreadedExecutor()
         executor.add_node(self._node)
-        print('recording', flush=True)
+        _say('recording')
         begun = discover = time.monotonic()
         try:
             while not self._stopping and rclpy.ok():
@@ -128,9 +138,9 @@ class Recorder:
             lost = [*self._lost()] if rclpy.ok() else []
             self._node.destroy_node()
         counts = ', '.join(f'{topic} {count}' for topic, count in sorted(self._counts.items()))
-        print(counts or 'nothing recorded', flush=True)
+        _say(counts or 'nothing recorded')
         for text in lost:
-            print(f'bag_recorder: {text}', file=sys.stderr)
+            _say(f'bag_recorder: {text}', sys.stderr)
 
     def _lost(self) -> Iterator[str]:
         """Yield in words what was published and is not in the bag."""
@@ -147,7 +157,7 @@ class Recorder:
             prefix = topic.removesuffix('/labels')
             new = topic.endswith(end) and prefix not in self._followed
             if new and self._node.count_publishers(topic):
-                print(f'recording {prefix}', flush=True)
+                _say(f'recording {prefix}')
                 self._follow(prefix)
 
     def _follow(self, prefix: str) -> None:
@@ -167,7 +177,7 @@ class Recorder:
         message_type = message_class(kind)
         package, _, name = kind.partition('/')
         if message_type is None:
-            print(f'{topic} is not recorded: {package} is not installed', flush=True)
+            _say(f'{topic} is not recorded: {package} is not installed')
             return
         # best effort also hears reliable publishers, which wait for nobody then
         reliability = 'reliable' if self._options.reliable else 'best_effort'
