@@ -4,6 +4,7 @@
 
 from contextlib import closing
 from dataclasses import replace
+import gc
 from pathlib import Path
 import re
 import sqlite3
