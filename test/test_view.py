@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import av
@@ -408,6 +408,7 @@ def test_sources_are_segmented_watched_and_summed_up_at_their_end_or_by_ctrl_c(
         run = stack.enter_context(ended(Process(tmp_path / 'log', *command)))
         run.until('watch it on http://127.0.0.1:')
         url = re.search(r'watch it on (http://[\d.:]+)/', run.text)[1]
+        links = [f'/proc/{pid}/exe' for pid in family(run.process.pid)]
 
         def seen() -> bool:
             camera.publish(image_message(image, next(client.stamps)))
@@ -420,7 +421,6 @@ def test_sources_are_segmented_watched_and_summed_up_at_their_end_or_by_ctrl_c(
             client.until(seen, 'an overlay', timeout=120)
             if kind == 'killed':
                 # as by a terminal that is closed, or for want of memory: nothing goes on alone
-                links = [f'/proc/{pid}/exe' for pid in family(run.process.pid)]
                 run.process.kill()
                 client.until(lambda: not any(map(os.path.exists, links)), 'the end of all')
                 return
@@ -434,8 +434,8 @@ def test_sources_are_segmented_watched_and_summed_up_at_their_end_or_by_ctrl_c(
         assert summary['frames_in'] == summary['frames_out'] + sum(summary['dropped'].values())
         assert summary['frames_in'] == 30
         assert summary['routes'] == {'day': summary['frames_out']}
-    with pytest.raises(URLError):
-        get(url)
+    # another run may have the port by now
+    assert not any(map(os.path.exists, links)), 'something goes on alone'
 
 
 @pytest.mark.slow
