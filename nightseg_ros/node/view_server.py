@@ -144,7 +144,8 @@ class Handler(BaseHTTPRequestHandler):
         picture.watched = time.monotonic()
         if picture.number > after:
             count, arrived, content = picture.jpeg()
-            headers = {'X-Number': str(count), 'X-Age': f'{time.monotonic() - arrived:.3f}'}
+            headers = {'X-Number': str(count), 'X-Age': f'{time.monotonic() - arrived:.3f}',
+                       'X-Server': self.server.nonce}  # fmt: skip
             if content:
                 self._send(HTTPStatus.OK, 'image/jpeg', content, headers)
                 return
