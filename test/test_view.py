@@ -308,6 +308,15 @@ def test_a_browser_shows_every_camera_and_tells_what_is_stale(page, vehicle):
         browser.evaluate("server = 'the one before'; JSON.parse = () => { throw 0 }")
         again = "document.readyState === 'complete' && server !== 'the one before'"
         vehicle.until(lambda: browser.evaluate(again), 'that the page is loaded again')
+        # one page too many waits for its turn
+        browser.show('about:blank', width=390)
+        with contextlib.ExitStack() as stack:
+            for _ in range(8):
+                place = vehicle.client.until(lambda: _granted(page), 'a place')
+                stack.enter_context(place)
+            browser.show(page.url, width=390)
+            vehicle.client.until(lambda: browser.evaluate(lost), 'that there is no place')
+        vehicle.until(lambda: not browser.evaluate(lost), 'that a place is free')
 
 
 def test_a_port_that_is_taken_is_told_and_the_summary_counts(page, tmp_path, vehicle):
