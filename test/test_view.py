@@ -28,6 +28,7 @@ from headless_browser import Browser, find_browser
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
 from nightseg_ros.dds import private_domain
+from nightseg_ros.node.view_server import PageServer
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.result import legend
 from nightseg_ros.perception.video import VideoWriter
@@ -177,6 +178,16 @@ def test_it_listens_to_this_machine_and_answers_its_own_page_alone(page):
         assert page.get(path)[0] == 404
 
 
+def test_a_host_is_known_by_its_name_in_lower_case_and_no_dns_is_asked(monkeypatch):
+    monkeypatch.setattr(socket, 'getfqdn', None)
+    with PageServer('127.0.0.1', 0) as server:
+        server.host = 'MyVehicle'
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f'http://127.0.0.1:{server.server_port}/'
+        assert [get(url, Host=name)[0] for name in ('myvehicle', 'another')] == [200, 403]
+        server.shutdown()
+
+
 def test_a_picture_is_computed_only_while_somebody_looks(page, vehicle):
     overlay = vehicle.outputs['front']['overlay']
     # a topic that is only read is no camera
@@ -320,8 +331,12 @@ def test_a_browser_shows_every_camera_and_tells_what_is_stale(page, vehicle):
 
 
 def test_a_port_that_is_taken_is_told_and_the_summary_counts(page, tmp_path, vehicle):
-    with ended(Page(tmp_path, '--port', page.url.rpartition(':')[2])) as second:
-        assert second.process.wait(30) == 2 and 'cannot listen' in second.text
+    place = page.url.removeprefix('http://')
+    # the last is no address of this machine
+    for where, flags in ((place, ('--port', place.rpartition(':')[2])),
+                         ('192.0.2.1', ('--host', '192.0.2.1'))):  # fmt: skip
+        with ended(Page(tmp_path, *flags)) as second:
+            assert second.process.wait(30) == 2 and f'cannot listen on {where}: ' in second.text
     with ended(Page(tmp_path)) as third:
         assert third.url != page.url
         vehicle.until(lambda: third.get('/picture/1/camera')[0] != 404, 'the cameras')

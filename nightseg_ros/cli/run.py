@@ -38,6 +38,12 @@ class PageOptions(Limited):
     port: Annotated[int | None, Limits(0, 65535)] = None
     """Port to listen on; 8740 if not given, or a free one where that is taken."""
 
+    def __post_init__(self) -> None:
+        """Raise ``ConfigError`` for a host that would mean all interfaces."""
+        super().__post_init__()
+        if not self.host.strip():
+            raise ConfigError('--host needs an address; 0.0.0.0 opens the page to everybody')
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ViewOptions(PageOptions):
