@@ -13,9 +13,11 @@ from pathlib import Path
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from typing import Any
+from unittest.mock import MagicMock
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -28,6 +30,7 @@ from headless_browser import Browser, find_browser
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
 from nightseg_ros.dds import private_domain
+from nightseg_ros.node.view_rerun import RerunLog
 from nightseg_ros.node.view_server import PageServer
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.result import legend
@@ -371,6 +374,32 @@ def test_a_rerun_recording_needs_its_package_and_holds_what_was_seen(tmp_path, v
     for name in (b'/car/front/image', b'/car/rear/image/labels', b'illumination', b'pedestrian',
                  b'/car/roof/points'):  # fmt: skip
         assert name in content
+
+
+def test_a_recording_tells_what_it_leaves_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'rerun', rerun := MagicMock())
+    written = rerun.RecordingStream.return_value.log
+    video, labels = '/car/front/image_raw/ffmpeg', '/car/front/nightseg/labels'
+    topics = {video: ['a/msg/Packet'], labels: ['sensor_msgs/msg/Image']}
+    with Client() as client:
+        client.node.subscribed = set()
+        publisher = client.publisher(labels, reliable=False)
+        log = RerunLog(tmp_path / 'drive.rrd', client.node, None)
+        for _ in range(2):
+            log.look(topics, {'/car/front': video})
+        client.connect(publisher)
+        mask = image_message(np.zeros(SIZE, np.uint8), 1, encoding='mono8')
+        publisher.publish(mask)
+        client.until(lambda: written.called, 'the first mask')
+        # more than may wait
+        for _ in range(100):
+            publisher.publish(mask)
+        client.spin(1)
+        log.close()
+    assert capsys.readouterr().err.splitlines() == [
+        f'view: {video} is a/msg/Packet, which is not recorded',
+        f'view: {labels}: {101 - written.call_count} messages were published and are not recorded',
+    ]
 
 
 # -- nightseg run ----------------------------------------------------------------------------

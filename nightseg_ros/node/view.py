@@ -104,6 +104,7 @@ class Viewer:
         self._nodes: dict[str, tuple[float, Any]] = {}
         self._labels = labels
         self._node: Any = rclpy.create_node('nightseg_view')
+        self._node.subscribed = set()
         self._node.create_subscription(
             DiagnosticArray, '/diagnostics', self._diagnose, QoSProfile(depth=10)
         )
