@@ -124,6 +124,8 @@ for verb in {verbs!r}:
         ('data check images:. --json empty', 'give another name'),
         ('import segformer . --out o', 'it needs transformers: pip install transformers'),
         ('view --port 99999', "'port' must be 0 to 65535, got 99999"),
+        ('view --rerun a.png', 'give another name'),
+        ("run a.png --host ''", '--host needs an address'),
         ('render --out o --count 0', "'count' must be at least 1, got 0"),
         ('train segmenter --data folder:x --out o --seed -1', "'seed' must be at least 0"),
         ('train segmenter --data folder:x --out o --augment.flip 2',

@@ -13,9 +13,11 @@ from pathlib import Path
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from typing import Any
+from unittest.mock import MagicMock
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -28,6 +30,8 @@ from headless_browser import Browser, find_browser
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
 from nightseg_ros.dds import private_domain
+from nightseg_ros.node.view_rerun import RerunLog
+from nightseg_ros.node.view_server import PageServer
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.result import legend
 from nightseg_ros.perception.video import VideoWriter
@@ -177,6 +181,16 @@ def test_it_listens_to_this_machine_and_answers_its_own_page_alone(page):
         assert page.get(path)[0] == 404
 
 
+def test_a_host_is_known_by_its_name_in_lower_case_and_no_dns_is_asked(monkeypatch):
+    monkeypatch.setattr(socket, 'getfqdn', None)
+    with PageServer('127.0.0.1', 0) as server:
+        server.host = 'MyVehicle'
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f'http://127.0.0.1:{server.server_port}/'
+        assert [get(url, Host=name)[0] for name in ('myvehicle', 'another')] == [200, 403]
+        server.shutdown()
+
+
 def test_a_picture_is_computed_only_while_somebody_looks(page, vehicle):
     overlay = vehicle.outputs['front']['overlay']
     # a topic that is only read is no camera
@@ -304,11 +318,28 @@ def test_a_browser_shows_every_camera_and_tells_what_is_stale(page, vehicle):
         vehicle.until(lambda: browser.evaluate(stale) == 2, 'stale pictures of a dead view')
         page.process.send_signal(signal.SIGCONT)
         vehicle.until(lambda: not browser.evaluate(lost), 'that the view is back')
+        # a picture of another view on this port is not drawn, also where no event has told of it
+        browser.evaluate("server = 'the one before'; JSON.parse = () => { throw 0 }")
+        again = "document.readyState === 'complete' && server !== 'the one before'"
+        vehicle.until(lambda: browser.evaluate(again), 'that the page is loaded again')
+        # one page too many waits for its turn
+        browser.show('about:blank', width=390)
+        with contextlib.ExitStack() as stack:
+            for _ in range(8):
+                place = vehicle.client.until(lambda: _granted(page), 'a place')
+                stack.enter_context(place)
+            browser.show(page.url, width=390)
+            vehicle.client.until(lambda: browser.evaluate(lost), 'that there is no place')
+        vehicle.until(lambda: not browser.evaluate(lost), 'that a place is free')
 
 
 def test_a_port_that_is_taken_is_told_and_the_summary_counts(page, tmp_path, vehicle):
-    with ended(Page(tmp_path, '--port', page.url.rpartition(':')[2])) as second:
-        assert second.process.wait(30) == 2 and 'cannot listen' in second.text
+    place = page.url.removeprefix('http://')
+    # the last is no address of this machine
+    for where, flags in ((place, ('--port', place.rpartition(':')[2])),
+                         ('192.0.2.1', ('--host', '192.0.2.1'))):  # fmt: skip
+        with ended(Page(tmp_path, *flags)) as second:
+            assert second.process.wait(30) == 2 and f'cannot listen on {where}: ' in second.text
     with ended(Page(tmp_path)) as third:
         assert third.url != page.url
         vehicle.until(lambda: third.get('/picture/1/camera')[0] != 404, 'the cameras')
@@ -343,6 +374,32 @@ def test_a_rerun_recording_needs_its_package_and_holds_what_was_seen(tmp_path, v
     for name in (b'/car/front/image', b'/car/rear/image/labels', b'illumination', b'pedestrian',
                  b'/car/roof/points'):  # fmt: skip
         assert name in content
+
+
+def test_a_recording_tells_what_it_leaves_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'rerun', rerun := MagicMock())
+    written = rerun.RecordingStream.return_value.log
+    video, labels = '/car/front/image_raw/ffmpeg', '/car/front/nightseg/labels'
+    topics = {video: ['a/msg/Packet'], labels: ['sensor_msgs/msg/Image']}
+    with Client() as client:
+        client.node.subscribed = set()
+        publisher = client.publisher(labels, reliable=False)
+        log = RerunLog(tmp_path / 'drive.rrd', client.node, None)
+        for _ in range(2):
+            log.look(topics, {'/car/front': video})
+        client.connect(publisher)
+        mask = image_message(np.zeros(SIZE, np.uint8), 1, encoding='mono8')
+        publisher.publish(mask)
+        client.until(lambda: written.called, 'the first mask')
+        # more than may wait
+        for _ in range(100):
+            publisher.publish(mask)
+        client.spin(1)
+        log.close()
+    assert capsys.readouterr().err.splitlines() == [
+        f'view: {video} is a/msg/Packet, which is not recorded',
+        f'view: {labels}: {101 - written.call_count} messages were published and are not recorded',
+    ]
 
 
 # -- nightseg run ----------------------------------------------------------------------------

@@ -38,6 +38,12 @@ class PageOptions(Limited):
     port: Annotated[int | None, Limits(0, 65535)] = None
     """Port to listen on; 8740 if not given, or a free one where that is taken."""
 
+    def __post_init__(self) -> None:
+        """Raise ``ConfigError`` for a host that would mean all interfaces."""
+        super().__post_init__()
+        if not self.host.strip():
+            raise ConfigError('--host needs an address; 0.0.0.0 opens the page to everybody')
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ViewOptions(PageOptions):
@@ -58,9 +64,15 @@ def view(arguments: Sequence[str]) -> int:
     """Serve in this process, without what a launch file adds for ROS."""
     given = list(takewhile(lambda argument: argument != '--ros-args', arguments))
     options = parse(ViewOptions, 'view', given)
-    if options.rerun is not None and find_spec('rerun') is None:
-        raise ConfigError("--rerun needs the package rerun-sdk: pip install 'nightseg[view]'")
+    if options.rerun is not None:
+        check_output(options.rerun, 'a recording', _is_recording)
+        if find_spec('rerun') is None:
+            raise ConfigError("--rerun needs the package rerun-sdk: pip install 'nightseg[view]'")
     return with_ros('view', options)
+
+
+def _is_recording(path: Path) -> bool:
+    return path.suffix == '.rrd' and path.is_file()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -66,7 +66,8 @@ def run(options: ViewOptions) -> int:
     try:
         server = PageServer(options.host, options.port)
     except OSError as error:
-        print(f'view: cannot listen on {options.host}:{options.port}: {error}', file=sys.stderr)
+        where = options.host if options.port is None else f'{options.host}:{options.port}'
+        print(f'view: cannot listen on {where}: {error}', file=sys.stderr)
         return 2
     remove_orphans()
     use_log_folder()
@@ -103,6 +104,7 @@ class Viewer:
         self._nodes: dict[str, tuple[float, Any]] = {}
         self._labels = labels
         self._node: Any = rclpy.create_node('nightseg_view')
+        self._node.subscribed = set()
         self._node.create_subscription(
             DiagnosticArray, '/diagnostics', self._diagnose, QoSProfile(depth=10)
         )

@@ -13,18 +13,19 @@ from functools import partial
 import importlib
 import math
 from pathlib import Path
+import sys
 from typing import Any
 
 from nightseg_ros.clouds.geometry import CloudError
 from nightseg_ros.clouds.point_cloud import read_cloud
+from nightseg_ros.node.subscription import Subscription
 from nightseg_ros.perception.frame import BitDepth, FrameError
 from nightseg_ros.perception.result import NAMESPACE
 import numpy as np
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
 #: Messages that may wait while one is written.
-QOS = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+DEPTH = 50
 
 
 class RerunLog:
@@ -36,23 +37,31 @@ class RerunLog:
         self._node, self._encode = node, encode
         self._recording = self._rerun.RecordingStream('nightseg')
         self._recording.save(path)
-        self._followed: set[str] = set()
+        self._subscriptions: dict[str, Subscription] = {}
+        self._refused: set[str] = set()
         self._depths: dict[str, BitDepth] = {}
 
     def look(self, topics: Mapping[str, Sequence[str]], images: Mapping[str, str]) -> None:
         """Follow new topics; ``images`` are those of the cameras by the cameras' names."""
-        for topic, kinds in topics.items():
-            name = topic.removesuffix(f'/{NAMESPACE}/points')
-            if topic.endswith(f'/{NAMESPACE}/points'):
-                self._follow(PointCloud2, topic, partial(self._cloud, name))
-            elif topic in images.values():
-                camera = next(camera for camera, image in images.items() if image == topic)
-                packed = 'sensor_msgs/msg/CompressedImage' in kinds
-                kind = CompressedImage if packed else Image
-                self._follow(kind, topic, partial(self._image, camera))
-        for camera in images:
-            topic = f'{camera}/{NAMESPACE}/labels'
-            self._follow(Image, topic, partial(self._labels, camera))
+        wanted: dict[str, Any] = {}
+        for camera, image in images.items():
+            wanted[image] = partial(self._image, camera), CompressedImage, Image
+            wanted[f'{camera}/{NAMESPACE}/labels'] = partial(self._labels, camera), Image
+        for topic in topics:
+            if topic.endswith(end := f'/{NAMESPACE}/points'):
+                wanted[topic] = partial(self._cloud, topic.removesuffix(end)), PointCloud2
+        for topic in (topics.keys() & wanted.keys()) - self._subscriptions.keys():
+            take, *kinds = wanted[topic]
+            known = [k for k in kinds if f'sensor_msgs/msg/{k.__name__}' in topics[topic]]
+            if known:
+                # best effort: the node waits for no recording
+                self._subscriptions[topic] = Subscription(
+                    self._node, known[0], topic, take, 'best_effort', DEPTH
+                )
+            elif topic not in self._refused:
+                self._refused.add(topic)
+                found = ', '.join(topics[topic])
+                print(f'view: {topic} is {found}, which is not recorded', file=sys.stderr)
 
     def legend(self, camera: str, legend: Any) -> None:
         """Write names and colours of a camera's ids."""
@@ -66,14 +75,13 @@ class RerunLog:
             self._write(f'{camera}/illumination', stamp, self._rerun.Scalars(score))
 
     def close(self) -> None:
-        """Write what waits."""
+        """Write what waits, and say what is missing."""
+        for topic, subscription in sorted(self._subscriptions.items()):
+            if missed := subscription.missed:
+                text = f'{missed} messages were published and are not recorded'
+                print(f'view: {topic}: {text}', file=sys.stderr)
         self._recording.flush()
         self._recording.disconnect()
-
-    def _follow(self, kind: Any, topic: str, take: Any) -> None:
-        if topic not in self._followed:
-            self._followed.add(topic)
-            self._node.create_subscription(kind, topic, take, QOS)
 
     def _write(self, path: str, stamp: Any, content: Any) -> None:
         when = np.datetime64(stamp.sec * 10**9 + stamp.nanosec, 'ns')

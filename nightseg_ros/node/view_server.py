@@ -20,6 +20,7 @@ from pathlib import Path
 import re
 import secrets
 import socket
+from socketserver import TCPServer
 import sys
 import threading
 import time
@@ -56,6 +57,7 @@ class PageServer(ThreadingHTTPServer):
 
     def __init__(self, host: str, port: int | None) -> None:
         """Listen on a port of ``host``, by default ``PORT`` or, where it is taken, another."""
+        self.host = host
         self.address_family = socket.AF_INET6 if ':' in host else socket.AF_INET
         try:
             super().__init__((host, PORT if port is None else port), Handler)
@@ -63,7 +65,6 @@ class PageServer(ThreadingHTTPServer):
             if port is not None:
                 raise
             super().__init__((host, 0), Handler)
-        self.host = host
         self.nonce, self.pages = secrets.token_urlsafe(), threading.Semaphore(PAGES)
         text = (Path(__file__).parent / 'view.html').read_text(encoding='utf-8')
         self.page = text.replace('NONCE', self.nonce).encode('utf-8')
@@ -74,6 +75,11 @@ class PageServer(ThreadingHTTPServer):
         """Where the page is."""
         host = f'[{self.host}]' if ':' in self.host else self.host
         return f'http://{host}:{self.server_address[1]}/'
+
+    def server_bind(self) -> None:
+        """Bind without asking DNS for a name of the host, which may take long and helps nobody."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.host, self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Close a connection that is one too many."""
@@ -131,7 +137,8 @@ class Handler(BaseHTTPRequestHandler):
         try:
             known = bool(ip_address(host))
         except ValueError:
-            known = host in ('localhost', self.server.host)
+            # browsers send it in lower case
+            known = host.lower() in ('localhost', self.server.host.lower())
         return known and self.headers.get('Sec-Fetch-Site') in (None, 'same-origin', 'none')
 
     def _picture(self, number: int, kind: str, after: int) -> None:
@@ -144,7 +151,8 @@ class Handler(BaseHTTPRequestHandler):
         picture.watched = time.monotonic()
         if picture.number > after:
             count, arrived, content = picture.jpeg()
-            headers = {'X-Number': str(count), 'X-Age': f'{time.monotonic() - arrived:.3f}'}
+            headers = {'X-Number': str(count), 'X-Age': f'{time.monotonic() - arrived:.3f}',
+                       'X-Server': self.server.nonce}  # fmt: skip
             if content:
                 self._send(HTTPStatus.OK, 'image/jpeg', content, headers)
                 return
