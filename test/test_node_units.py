@@ -661,6 +661,17 @@ def test_a_mask_that_became_too_old_while_it_was_made_is_no_mask(make):
     assert text.startswith('masks are made too late: 0.3 s old')
 
 
+def test_a_picture_that_cannot_be_published_takes_no_mask_along(make, monkeypatch):
+    setup = make()
+    setup.node.wanted = {'labels', 'overlay/compressed', 'status'}
+    broken = MagicMock(side_effect=MemoryError('no memory'))
+    monkeypatch.setattr('nightseg_ros.node.camera.jpeg_message', broken)
+    assert setup.serve('front', 1) == ['front'] and not setup.drops('front')
+    assert setup.cameras['front'].health.counts['served'] == 1 and setup.messages('status')
+    found = [text for _, text in texts(setup.cameras['front'].health, setup.node.seconds)]
+    assert found == ['overlay/compressed was not published: MemoryError: no memory']
+
+
 def test_some_new_sizes_are_made_ready_with_the_time_of_a_load_and_batches_have_their_own(make):
     setup, seen, limits = make(), [], []
     process = setup.pipeline.process

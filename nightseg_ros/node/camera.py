@@ -196,32 +196,45 @@ class CameraTopics:
         if settings.label_size == 'network':
             # never more than the camera has seen
             labels = min(image, fit(*image, self._long_side).labels)
-        done = {}
+        done: dict[str, float] = {}
         for topic, publisher in self._publishers.items():
             if topic not in wanted:
                 continue
-            message: Any = None
-            name, _, compressed = topic.partition('/')
-            pixels = getattr(result, name) if name in PICTURES else None
-            if pixels is not None:
-                if pixels.ndim == 2:
-                    pixels = sampled(pixels, labels)
-                if not compressed:
-                    message = self._messages[name].fill(header, pixels)
-                elif pixels.ndim == 2:
-                    message = png_message(header, pixels)
-                else:
-                    message = jpeg_message(header, pixels, settings.jpeg_quality)
-            elif topic == 'camera_info':
-                message = self._calibration(header, image, labels)
-            elif topic == 'illumination' and math.isfinite(result.illumination.score):
-                message = Float32(data=result.illumination.score)
-            if message is not None:
-                publisher.publish(message)
-                done[topic] = time.monotonic()
+            try:
+                message = self._message(topic, header, result, image, labels, settings)
+                if message is not None:
+                    publisher.publish(message)
+                    done[topic] = time.monotonic()
+            except Exception as error:
+                if 'labels' not in done:
+                    raise
+                # the mask is out, and the frame served
+                text = f'{topic} was not published: {type(error).__name__}: {error}'
+                self.health.warn(time.monotonic(), 'unpublished', text, log=text)
         if 'camera_info' not in wanted:
             self.health.info_problem = ''
         return done
+
+    def _message(
+        self, topic: str, header: Any, result: Result, image: tuple[int, int],
+        labels: tuple[int, int], settings: Settings,
+    ) -> Any:  # fmt: skip
+        """Return the message of a topic, None where there is none; sizes are (height, width)."""
+        name, _, compressed = topic.partition('/')
+        pixels = getattr(result, name) if name in PICTURES else None
+        if pixels is not None:
+            if pixels.ndim == 2:
+                pixels = sampled(pixels, labels)
+            if not compressed:
+                return self._messages[name].fill(header, pixels)
+            if pixels.ndim == 2:
+                return png_message(header, pixels)
+            return jpeg_message(header, pixels, settings.jpeg_quality)
+        if topic == 'camera_info':
+            return self._calibration(header, image, labels)
+        if topic == 'illumination' and math.isfinite(result.illumination.score):
+            return Float32(data=result.illumination.score)
+        return None
 
     def publish_status(
         self, header: Any, result: Result, ms: dict[str, float], age_s: float | None
