@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-import heapq
 import json
 import os
 from pathlib import Path
@@ -27,7 +26,6 @@ from typing import Any, TextIO
 from nightseg_ros.bags.reader import (
     BagError,
     BagReader,
-    BagTopic,
     IMAGE_TYPES,
     is_bag,
     is_video,
@@ -206,11 +204,7 @@ class ReplaySource:
             self._decoders, self._read = {}, bag.read
             plain = [topic for topic in bag.topics if topic.name in self._plain]
             decoded = [topic for topic in bag.topics if topic.name in self._decoded]
-            streams: list[Iterator[tuple[BagTopic, Message, Message | Frame | FrameError]]] = [
-                ((topic, message, message) for topic, message in bag.merged(plain)),
-                bag.merged_frames(decoded),
-            ]
-            for topic, message, content in heapq.merge(*streams, key=lambda s: s[1].received_ns):
+            for topic, message, content in bag.merged_contents(decoded, plain=plain):
                 if isinstance(content, FrameError):
                     log(f'{topic.name}, stamp {message.stamp_ns} skipped: {content}')
                 else:
