@@ -26,7 +26,8 @@ NODE = Path(__file__).absolute().parent / 'night_perception.launch.py'
 TRANSPORT = re.compile('/(compressed|ffmpeg|foxglove)$')
 #: Topic below the prefix, by output of the node.
 TOPICS = {'labels': 'mask', 'confidence': 'confidence', 'label_info': 'label_info'}
-words = run_path(str(NODE))['words']
+node = run_path(str(NODE))
+parameters, words = node['parameters'], node['words']
 
 
 def generate_launch_description():
@@ -47,7 +48,7 @@ def rename(context):
     text = Path(file).expanduser().read_text(encoding='utf-8') if file else ''
     held = parameters(yaml.safe_load(text))
     cameras = words(given.get('cameras', '')) or [c for c in held.get('cameras') or () if c]
-    cameras = cameras or ['camera']
+    cameras = [camera.rstrip('/') for camera in cameras or ['camera']]
     topics = words(given.get('image_topics', '')) or held.get('image_topics') or []
     topics = [TRANSPORT.sub('', topic) for topic in topics if topic]
     if topics and cameras == ['camera']:
@@ -61,14 +62,3 @@ def rename(context):
         for output, topic in TOPICS.items():
             pairs.append(f'{camera}/nightseg/{output}:={prefix}{below}/{topic}')
     return [SetLaunchConfiguration('remap', ','.join(pairs))]
-
-
-def parameters(tree):
-    """Return the parameters in a file's content, but for those of semantic_cloud."""
-    found = {}
-    for key, value in tree.items() if isinstance(tree, dict) else ():
-        if key == 'ros__parameters':
-            found |= value or {}
-        elif str(key).rpartition('/')[2] != 'semantic_cloud':
-            found |= parameters(value)
-    return found

@@ -61,17 +61,21 @@ def start(context):
     if not params_file.is_file():
         # launch itself would only warn and run on defaults
         raise FileNotFoundError(f'params_file: there is no file {params_file}')
+    held = parameters(yaml.safe_load(params_file.read_text(encoding='utf-8')))
+    simulated = switch(
+        'use_sim_time', given['use_sim_time'] or str(held.get('use_sim_time') or '')
+    )
     common = {'output': 'screen', 'additional_env': image_profile()}
     if given['log_level']:
         common['ros_arguments'] = ['--log-level', given['log_level']]
-    parameters = [str(params_file), *filter(None, [overrides(given)])]
-    run = [given, 'night_perception', parameters, common, 0]
+    settings = [str(params_file), *filter(None, [overrides(given)])]
+    run = [given, 'night_perception', settings, common, 0]
     processes = [OpaqueFunction(function=respawning, args=run)]
     if given['clouds'] and given['clouds'].lower() not in ('false', '0'):
         run = [given, 'semantic_cloud', cloud_parameters(given), common, 0]
         processes.append(OpaqueFunction(function=respawning, args=run))
     if given['bag']:
-        clock = ['--clock'] if switch('use_sim_time', given['use_sim_time']) else []
+        clock = ['--clock'] if simulated else []
         processes.append(
             Node(
                 **executable('bag_player'),
@@ -91,7 +95,7 @@ def start(context):
                 # relative topics of the RViz file follow the namespace
                 namespace=given['namespace'],
                 arguments=['-d', str(CONFIG / 'nightseg.rviz')],
-                parameters=[{'use_sim_time': switch('use_sim_time', given['use_sim_time'])}],
+                parameters=[{'use_sim_time': simulated}],
             )
         )
     return processes
@@ -129,6 +133,17 @@ def respawning(context, given, name, parameters, common, failures):
         **common,
     )
     return [node]
+
+
+def parameters(tree):
+    """Return the parameters in a file's content, but for those of semantic_cloud."""
+    found = {}
+    for key, value in tree.items() if isinstance(tree, dict) else ():
+        if key == 'ros__parameters':
+            found |= value or {}
+        elif str(key).rpartition('/')[2] != 'semantic_cloud':
+            found |= parameters(value)
+    return found
 
 
 def cloud_parameters(given):

@@ -99,7 +99,7 @@ def test_a_set_argument_becomes_one_typed_parameter_after_the_file(
         assert type(wanted) is type(declared()[name])
 
 
-def test_namespace_and_log_level_reach_node_player_and_page(launch_file):
+def test_namespace_and_log_level_reach_node_player_and_page(launch_file, tmp_path):
     common = {'namespace': 'truck_7', 'log_level': 'debug'}
     nodes = launch_file.nodes(bag='drive.mcap', view='true', **common)
     assert set(nodes) == {'night_perception', 'bag_player', 'nightseg'} <= console_scripts()
@@ -113,6 +113,10 @@ def test_namespace_and_log_level_reach_node_player_and_page(launch_file):
     for sim_time, clock in (('false', []), ('true', ['--clock'])):
         player = launch_file.nodes(bag='drive.mcap', use_sim_time=sim_time)['bag_player']
         assert player.arguments == ['drive.mcap', *clock]
+        file = tmp_path / 'parameters.yaml'
+        file.write_text(f'night_perception: {{ros__parameters: {{use_sim_time: {sim_time}}}}}')
+        given = {'bag': 'drive.mcap', 'params_file': str(file)}
+        assert launch_file.nodes(**given)['bag_player'].arguments == player.arguments
 
 
 def test_a_plain_pip_install_is_found_on_path(launch_file, tmp_path, monkeypatch):
@@ -153,6 +157,7 @@ def test_rviz_shows_the_shipped_layout(launch_file):
          {'/a': '/segmentation/a', '/b': '/segmentation/b'}),
         ({'params_file': {'cameras': ['rear'], 'image_topics': ['']}, 'cameras': 'front'},
          {'front': '/segmentation'}),
+        ({'cameras': 'front/'}, {'front': '/segmentation'}),
         ({'cameras': '["front", rear]', 'prefix': '/s/', 'remap': '[/a:=/b]'},
          {'front': '/s/front', 'rear': '/s/rear'}),
     ],

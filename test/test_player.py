@@ -22,6 +22,14 @@ def frame(value: int, stamp_ns: int) -> Frame:
     return Frame(image=np.full((8, 8, 3), value, np.uint8), stamp_ns=stamp_ns)
 
 
+def write_packet(bag: BagWriter, topic: str, number: int, data: bytes, stamp_ns: int) -> None:
+    bag.write_stamped(
+        topic, 'ffmpeg_image_transport_msgs/msg/FFMPEGPacket', pts=number, flags=0,
+        width=64, height=48, encoding='libx264', is_bigendian=False,
+        data=np.frombuffer(data, np.uint8), stamp_ns=stamp_ns,
+    )  # fmt: skip
+
+
 @given(
     stamps=st.lists(st.integers(0, 10**13), min_size=1, max_size=20).map(sorted),
     rate=st.floats(0.01, 100),
@@ -73,15 +81,21 @@ def test_a_bag_is_played_by_the_time_of_its_recording(tmp_path):
     ]
 
 
+@pytest.mark.parametrize('video', [False, True])
 @pytest.mark.parametrize('set_s', [-(10**9), -5, 30, 10**9])
-def test_cameras_stay_together_where_the_recorders_clock_is_set(tmp_path, set_s):
+def test_cameras_stay_together_where_the_recorders_clock_is_set(tmp_path, set_s, video):
+    index_of = {}
     with BagWriter(tmp_path / 'bag') as bag:
-        for index in range(6):
+        for index, data in packets('libx264', 6):
             time = START + index * 10**8 + (set_s * 10**9 if index > 2 else 0)
-            for place, topic in enumerate(('/a/image', '/b/image')):
-                bag.write_frame(topic, frame(index, time + place))
+            index_of |= {time: index, time + 1: index}
+            bag.write_frame('/a/image', frame(index, time))
+            if video:
+                write_packet(bag, '/b/packets', index, data, time + 1)
+            else:
+                bag.write_frame('/b/image', frame(index, time + 1))
     played = list(ReplaySource(tmp_path / 'bag').messages(print))
-    indices = [content.data[-1] for _, _, content in played]
+    indices = [index_of[content.stamp_ns] for _, _, content in played]
     assert indices[0::2] == indices[1::2] == [*range(6)]
     pacer, now = Pacer(1.0), 0
     for time, _, _ in played:
@@ -144,11 +158,7 @@ def test_only_packets_that_bring_a_picture_are_waited_for(tmp_path):
 def test_video_of_a_type_that_is_not_installed_is_played_as_images(tmp_path, last):
     with BagWriter(tmp_path / 'bag') as bag:
         for number, data in packets('libx264', 8)[2:]:
-            bag.write_stamped(
-                f'/a/{last}', 'ffmpeg_image_transport_msgs/msg/FFMPEGPacket', pts=number, flags=0,
-                width=64, height=48, encoding='libx264', is_bigendian=False,
-                data=np.frombuffer(data, np.uint8), stamp_ns=START + number,
-            )  # fmt: skip
+            write_packet(bag, f'/a/{last}', number, data, START + number)
             bag.write_value('/weather', 'rain', START + number)
     source = ReplaySource(tmp_path / 'bag', also=['/weather'])
     name = '/a' if last == 'ffmpeg' else '/a/packets'

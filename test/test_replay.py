@@ -9,8 +9,10 @@ import itertools
 import json
 from pathlib import Path
 import signal
+import socket
 import subprocess
 import sys
+import threading
 
 import cv2
 from nightseg_ros.bags.reader import BagReader
@@ -36,6 +38,8 @@ from ros_harness import (
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
+from test_video import be_camera
+from video_samples import packets
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
@@ -125,6 +129,40 @@ def test_a_folder_is_replayed_with_stamps_and_a_clock(client, tmp_path):
     assert clocks == sorted(clocks) and len(clocks) > 2
     assert all(0 <= c - STAMP_OFFSET <= 3 * SECOND // 10 for c in clocks)
     assert '2 skipped' in player.text
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_replay_says_so_and_whether_it_lost_something(client, tmp_path, number):
+    folder = tmp_path / 'in'
+    folder.mkdir()
+    for index in range(3):
+        cv2.imwrite(str(folder / f'{index}.png'), np.zeros((8, 12, 3), np.uint8))
+    flags = ['replay', str(folder), '--fps', '0.05']
+    with verb(tmp_path / 'waiting', *flags, '--wait-subscribers', '1') as player:
+        client.until(lambda: client.node.count_publishers('/camera/image_raw'), 'the player')
+        assert player.stop(number) == 0 and 'bag_player: interrupted' in player.text
+    (folder / '0.png').write_bytes(b'torn')
+    with verb(tmp_path / 'playing', *flags) as player:
+        player.until('lost: ')
+        assert player.stop(number) == 1 and 'bag_player: interrupted' in player.text
+    assert '1 problems' in player.text
+
+
+def test_a_live_stream_has_no_other_pace_and_an_end(tmp_path):
+    log = tmp_path / 'log.jsonl'
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        packed = packets('libx264', 24)[2:]
+        threading.Thread(target=be_camera, args=(server, packed), daemon=True).start()
+        url = f'rtsp://127.0.0.1:{server.getsockname()[1]}//front/'
+        flags = ['--seconds', '1.45', '--log', str(log)]
+        with verb(tmp_path / 'text', 'replay', url, *flags) as player:
+            assert player.process.wait(PATIENCE) == 0, player.text
+        server.shutdown(socket.SHUT_RDWR)
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    stamps, sent = ([event[key] for event in events] for key in ('stamp', 'sent'))
+    assert len(events) == 15 and np.ptp(stamps) == pytest.approx(1.4e9, abs=1e6)
+    # all came at once, as what waits while a camera is probed
+    assert np.ptp(sent) < 0.7e9
 
 
 def test_everything_is_replayed_as_it_was_offered(client, tmp_path):
@@ -245,6 +283,8 @@ def test_lockstep_without_a_node_says_what_is_missing(tmp_path):
     [
         (['replay', 'nowhere'], "'nowhere' does not exist"),
         (['replay', '.', '--rate', '0'], '--rate must be above 0'),
+        (['replay', '.', '--log', 'here'], "'here' lies in the input '.'"),
+        (['replay', '.', '--stamps', 'a', '--log', 'a'], 'give an output apart from it'),
         (['replay', '.', '--lockstep', '--all'], '--lockstep plays images alone'),
         (['replay', '.', '--seconds', '-1'], "'seconds' must be at least 0"),
         (['record', '.'], "'.' is no name for a bag"),

@@ -267,7 +267,7 @@ def test_a_network_camera_is_shown_from_a_key_frame_on_until_ctrl_c():
             if len(found) == 8:
                 signal.raise_signal(signal.SIGINT)
         server.shutdown(socket.SHUT_RDWR)
-    assert (source.count, source.ros_offset_ns) == (None, 0)
+    assert (source.count, source.live, source.ros_offset_ns) == (None, True, 0)
     # with a rate the stamps begin at 0
     assert replace(source, rate=5.0).ros_offset_ns == STAMP_OFFSET
     numbers, stamps = zip(*found)

@@ -330,10 +330,24 @@ class BagReader:
         ``camera`` names the camera of a topic. Packets of video that give no picture are left out
         and told once.
         """
+        for topic, message, content in self.merged_contents(topics, camera):
+            if not isinstance(content, Message):
+                yield topic, message, content
+
+    def merged_contents(
+        self,
+        topics: Iterable[BagTopic],
+        camera: Callable[[str], str] = camera_of,
+        plain: Collection[BagTopic] = (),
+    ) -> Iterator[tuple[BagTopic, Message, Message | Frame | FrameError]]:
+        """Yield, among the frames of ``merged_frames``, messages of other topics as they are."""
         decoders: dict[str, PacketDecoder] = {}
         depths: dict[str, BitDepth] = {}
         without: Counter[str] = Counter()
-        for topic, message in self.merged(topics):
+        for topic, message in self.merged([*plain, *topics]):
+            if topic in plain:
+                yield topic, message, message
+                continue
             depth = depths.setdefault(topic.name, BitDepth())
             frame = self._frame(message, camera(topic.name), decoders, depth)
             if frame is None:

@@ -210,7 +210,7 @@ class ReplayOptions(Limited):
     frames could not be read, or got no labels; 2: it could not play, or nobody listened.
     """
 
-    source: Annotated[Path, tyro.conf.Positional]
+    source: Annotated[str, tyro.conf.Positional]
     """Bag, video, or folder of pictures."""
     rate: float | None = None
     """Times the recorded speed; 1 if not given, and with --lockstep as fast as labels come."""
@@ -249,6 +249,7 @@ class ReplayOptions(Limited):
 def replay(options: ReplayOptions) -> int:
     from nightseg_ros.bags.reader import is_bag
     from nightseg_ros.files import user_path
+    from nightseg_ros.perception.video import stream_url
 
     check_topics(options.remap_to, options.labels)
     if options.lockstep and options.everything:
@@ -257,6 +258,8 @@ def replay(options: ReplayOptions) -> int:
         refuse(options, 'a replay without --lockstep', 'labels')
     if is_bag(user_path(options.source)):
         refuse(options, 'a bag, whose speed is --rate', 'fps', 'stamps')
+    if stream_url(options.source) is not None:
+        refuse(options, 'what is live', 'rate', 'loop')
     return with_ros('replay', options)
 
 

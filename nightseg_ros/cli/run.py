@@ -153,14 +153,15 @@ def _inputs(options: RunOptions) -> tuple[dict[str, str], list[str] | None]:
     from nightseg_ros.bags.reader import BagReader
     from nightseg_ros.data.source import open_source
 
+    if stream_url(options.source) is not None:
+        # Ctrl-C ends the reader of a stream, which --loop would open anew
+        refuse(options, 'what is live', 'rate', 'loop')
     topic = next(iter(options.topic), None)
     source = open_source(options.source, topic, rate=options.fps, every_camera=True)
     play = [options.source, '--rate', str(options.rate), '--seconds', str(options.seconds)]
     play += ['--fps', str(options.fps)] if options.fps else []
     play += ['--loop'] if options.loop else []
     if source.kind != 'bag':
-        if stream_url(options.source) is not None:
-            refuse(options, 'what is live', 'rate')
         return {}, play
     refuse(options, 'a bag, whose speed is --rate', 'fps')
     topics = list(options.topic or source.topics)

@@ -131,6 +131,8 @@ class FrameSource:
     path: Path
     url: str = ''
     """Of a network stream or camera: a path would lose slashes of it."""
+    live: bool = False
+    """Whether it comes at a pace of its own, as a file behind a URL does not."""
     kind: Literal['image', 'folder', 'video', 'bag']
     """A camera or a network stream is a video without a count."""
     count: int | None
@@ -292,12 +294,14 @@ def _open_bag(path: Path, topic: str | None, every_camera: bool) -> FrameSource:
 def _open_video(path: Path, url: str, rate: float | None, stamps: Stamps | None) -> FrameSource:
     try:
         with VideoReader(url or path) as video:
-            count = video.count
+            count, live = video.count, video.live and not video.duration
             if not video.live and next(iter(video), None) is None:
                 raise VideoError(f"'{path}' cannot be read as a video: it holds no frame")
     except VideoError as error:
         raise DataError(str(error)) from error
-    return FrameSource(path=path, url=url, kind='video', count=count, rate=rate, stamps=stamps)
+    return FrameSource(
+        path=path, url=url, live=live, kind='video', count=count, rate=rate, stamps=stamps
+    )
 
 
 def _open_folder(path: Path, rate: float | None, stamps: Stamps | None) -> FrameSource:

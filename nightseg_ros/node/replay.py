@@ -15,11 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-import heapq
 import json
 import os
 from pathlib import Path
-import signal
 import sys
 import time
 from typing import Any, TextIO
@@ -27,7 +25,6 @@ from typing import Any, TextIO
 from nightseg_ros.bags.reader import (
     BagError,
     BagReader,
-    BagTopic,
     IMAGE_TYPES,
     is_bag,
     is_video,
@@ -45,12 +42,13 @@ from nightseg_ros.node.messages import (
     message_class,
     stamped_header,
 )
+from nightseg_ros.outputs import check_output
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.result import base_topic, is_output, output_prefixes
 from nightseg_ros.perception.video import PacketDecoder, VideoError
 from nightseg_ros.shared_memory import remove_orphans
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
 from rosgraph_msgs.msg import Clock
@@ -84,8 +82,11 @@ def run(options: ReplayOptions, arguments: Sequence[str] = ('bag_player',)) -> i
     """Play, with ``arguments`` for ROS; return the exit code."""
     if options.rate is not None and not 0 < options.rate < 1e6:
         raise ConfigError(f'--rate must be above 0, got {options.rate}')
+    if options.log is not None:
+        inputs = [path for path in (options.source, options.stamps) if path is not None]
+        check_output(options.log, 'a log', inputs=inputs)
     source = ReplaySource(
-        user_path(options.source), options.topic, rate=options.fps, stamps=options.stamps,
+        options.source, options.topic, rate=options.fps, stamps=options.stamps,
         everything=options.everything, also=options.also,
     )  # fmt: skip
     if len(source.topics) > 1 and (options.remap_to or options.labels):
@@ -98,29 +99,39 @@ def run(options: ReplayOptions, arguments: Sequence[str] = ('bag_player',)) -> i
     remove_orphans()
     use_log_folder()
     rclpy.init(args=list(arguments))
-    signal.signal(signal.SIGTERM, lambda *_: rclpy.try_shutdown())
     node = rclpy.create_node('bag_player')
+    player: Player | None = None
     try:
         # by lines, so that a killed process leaves what it knew
         with open(options.log or os.devnull, 'w', encoding='utf-8', buffering=1) as log:
-            return Player(node, source, options, log).play()
-    except KeyboardInterrupt:
-        return 0
-    except Exception:
+            player = Player(node, source, options, log)
+            if not player.play():
+                return 2
+    except (KeyboardInterrupt, Exception) as error:
         # publishing fails with many names once somebody has shut ROS down
-        if rclpy.ok():
+        if rclpy.ok() and isinstance(error, Exception):
             raise
-        return 0
+        print('bag_player: interrupted', file=sys.stderr)
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
+    problems = player.problems if player is not None else 0
+    if problems:
+        print(f'bag_player: {problems} problems, see above', file=sys.stderr)
+    return 1 if problems else 0
+
+
+def check_running() -> None:
+    """Raise ``ExternalShutdownException`` where SIGINT or SIGTERM, or somebody, ended ROS."""
+    if not rclpy.ok():
+        raise ExternalShutdownException
 
 
 class ReplaySource:
     """Topics of a bag with their types, or a video or folder as the topic camera/image_raw."""
 
     def __init__(
-        self, path: Path, topics: Sequence[str] = (), *, rate: float | None = None,
+        self, source: str | Path, topics: Sequence[str] = (), *, rate: float | None = None,
         stamps: Path | None = None, everything: bool = False, also: Collection[str] = (),
     ) -> None:  # fmt: skip
         """
@@ -131,7 +142,7 @@ class ReplaySource:
         beside them. ``rate`` are the frames a second of a video or folder, ``stamps`` is a file of
         them.
         """
-        self.path = path
+        self.path = path = user_path(source)
         self.frames: FrameSource | None = None
         """The frames of a video or a folder."""
         self.note = ''
@@ -145,7 +156,7 @@ class ReplaySource:
         if not path.exists() or not is_bag(path):
             if also:
                 raise ConfigError(f"'{path}' is no bag, so it has no topic '{next(iter(also))}'")
-            self.frames = open_source(path, next(iter(topics), None), rate=rate, stamps=stamps)
+            self.frames = open_source(source, next(iter(topics), None), rate=rate, stamps=stamps)
             self.topics = {'camera/image_raw': IMAGE_TYPES[0]}
             return
         with BagReader(path) as bag:
@@ -206,11 +217,7 @@ class ReplaySource:
             self._decoders, self._read = {}, bag.read
             plain = [topic for topic in bag.topics if topic.name in self._plain]
             decoded = [topic for topic in bag.topics if topic.name in self._decoded]
-            streams: list[Iterator[tuple[BagTopic, Message, Message | Frame | FrameError]]] = [
-                ((topic, message, message) for topic, message in bag.merged(plain)),
-                bag.merged_frames(decoded),
-            ]
-            for topic, message, content in heapq.merge(*streams, key=lambda s: s[1].received_ns):
+            for topic, message, content in bag.merged_contents(decoded, plain=plain):
                 if isinstance(content, FrameError):
                     log(f'{topic.name}, stamp {message.stamp_ns} skipped: {content}')
                 else:
@@ -311,10 +318,14 @@ class Player:
                 node.create_subscription(Image, answer, partial(self._keep, topic), qos, raw=True)
         #: Without a pace an image follows the labels of the one before it at once.
         self._paced = options.rate is not None or not options.lockstep
+        if source.frames is not None and source.frames.live:
+            # it has a pace of its own, and what came while FFmpeg probed it is old already
+            self._paced = False
         self._offset = 0 if source.frames is None else source.frames.ros_offset_ns
         self._longest_ns = max(GAP_NS, round(2e9 / options.fps) if options.fps else 0)
         self._images = {order: ImageMessage(f'{order}8') for order in ('rgb', 'bgr')}
-        self._problems = 0
+        self.problems = 0
+        """What could not be read, or got no labels."""
         if source.note:
             node.get_logger().info(f'not played: {source.note}')
 
@@ -330,10 +341,10 @@ class Player:
             durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
         )
 
-    def play(self) -> int:
-        """Play until the end, or for ever; return the exit code."""
+    def play(self) -> bool:
+        """Play until the end, or for ever; False where nobody listened."""
         if not self._wait_for_subscribers():
-            return 2
+            return False
         count, again = 0, True
         while again and rclpy.ok():
             pacer = Pacer(self.options.rate or 1.0, self._longest_ns)
@@ -349,22 +360,20 @@ class Player:
                         f'the recording jumps by {pacer.gap_ns / 1e9:.1f} s before message '
                         f'{count}; played as {SHORT_GAP_NS / 1e9:g} s'
                     )
-                if not self._wait_until(time_ns, due_ns, pacer):
-                    return 0
+                self._wait_until(time_ns, due_ns, pacer)
                 self._publish(topic, content)
                 count += 1
             again = self.options.loop and count > 0
         # what was sent last must not die with this process
         time.sleep(SETTLE_S)
         self.node.get_logger().info(f'{count} messages played')
-        if self._problems:
-            print(f'bag_player: {self._problems} problems, see above', file=sys.stderr)
-        return 1 if self._problems else 0
+        return True
 
     def _wait_for_subscribers(self) -> bool:
         wanted = self.options.wait_subscribers or int(self.options.lockstep)
         end = time.monotonic() + self.options.patience
-        while wanted and rclpy.ok():
+        while wanted:
+            check_running()
             counts = {
                 topic: publisher.get_subscription_count()
                 for topic, publisher in self.publishers.items()
@@ -384,11 +393,12 @@ class Player:
                 )
                 return False
             time.sleep(0.05)
-        return not wanted
+        return True
 
-    def _wait_until(self, time_ns: int, due_ns: int, pacer: Pacer) -> bool:
-        """Sleep until a message is due, keeping the clock going; False where ROS shut down."""
-        while rclpy.ok():
+    def _wait_until(self, time_ns: int, due_ns: int, pacer: Pacer) -> None:
+        """Sleep until a message is due, keeping the clock going."""
+        while True:
+            check_running()
             now = time.monotonic_ns()
             if self._clock and (now / 1e9 >= self._next_clock or not self._paced):
                 self._next_clock = now / 1e9 + CLOCK_PERIOD
@@ -396,9 +406,8 @@ class Player:
                 self._clock.publish(Clock(clock=stamped_header('', max(played, 0)).stamp))
             left = (due_ns - now) / 1e9
             if left <= 0 or not self._paced:
-                return True
+                return
             time.sleep(min(left, CLOCK_PERIOD / 2 if self._clock else 0.1))
-        return False
 
     def _publish(self, topic: str, content: Message | Frame) -> None:
         stamp_ns = content.stamp_ns + self._offset
@@ -417,8 +426,6 @@ class Player:
         sent = time.monotonic_ns()
         send()
         if due is not None and not self._wait_for_labels(topic, due, send):
-            if not rclpy.ok():
-                return
             self._lose(
                 f'no labels came on {self._labels[topic]} for the stamp '
                 f'{due} within {self.options.patience:g} s'
@@ -435,7 +442,8 @@ class Player:
         now = time.monotonic()
         end, again = now + self.options.patience, now + RESEND_S
         while self._labelled.pop(topic, None) != stamp_ns:
-            if not rclpy.ok() or now > end:
+            check_running()
+            if now > end:
                 return False
             if now > again and stamp_ns:
                 send()
@@ -448,7 +456,7 @@ class Player:
         self._labelled[topic] = header_stamp(data)
 
     def _lose(self, text: str) -> None:
-        self._problems += 1
+        self.problems += 1
         # as whoever started this process reads it
         print(f'lost: {text}', file=sys.stderr, flush=True)
 

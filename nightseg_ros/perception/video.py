@@ -106,6 +106,11 @@ class VideoReader:
         return sum(not entry.is_discard for entry in entries)
 
     @property
+    def duration(self) -> int:
+        """Length in µs as the container tells it; 0 where it does not, as of what is live."""
+        return self._container.duration or 0
+
+    @property
     def rate(self) -> float:
         """Frames a second: the mean where frames have times, of use for a player only."""
         for rate in (self._stream.average_rate, self._stream.guessed_rate):
