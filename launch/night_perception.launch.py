@@ -136,13 +136,13 @@ def respawning(context, given, name, parameters, common, failures):
 
 
 def parameters(tree):
-    """Return the parameters in a file's content, but for those of semantic_cloud."""
+    """Return the parameters of night_perception in a file's content."""
     found = {}
     for key, value in tree.items() if isinstance(tree, dict) else ():
-        if key == 'ros__parameters':
-            found |= value or {}
-        elif str(key).rpartition('/')[2] != 'semantic_cloud':
+        if not isinstance(value, dict) or 'ros__parameters' not in value:
             found |= parameters(value)
+        elif str(key).rpartition('/')[2] in ('night_perception', '*', '**'):
+            found |= value['ros__parameters'] or {}
     return found
 
 

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import cv2
 from nightseg_ros.bags.reader import BagReader
@@ -154,15 +155,16 @@ def test_a_live_stream_has_no_other_pace_and_an_end(tmp_path):
         packed = packets('libx264', 24)[2:]
         threading.Thread(target=be_camera, args=(server, packed), daemon=True).start()
         url = f'rtsp://127.0.0.1:{server.getsockname()[1]}//front/'
-        flags = ['--seconds', '1.45', '--log', str(log)]
+        flags = ['--log', str(log)]
         with verb(tmp_path / 'text', 'replay', url, *flags) as player:
             assert player.process.wait(PATIENCE) == 0, player.text
         server.shutdown(socket.SHUT_RDWR)
     events = [json.loads(line) for line in log.read_text().splitlines()]
-    stamps, sent = ([event[key] for event in events] for key in ('stamp', 'sent'))
-    assert len(events) == 15 and np.ptp(stamps) == pytest.approx(1.4e9, abs=1e6)
-    # all came at once, as what waits while a camera is probed
-    assert np.ptp(sent) < 0.7e9
+    stamps, sent = (np.array([event[key] for event in events]) for key in ('stamp', 'sent'))
+    # all came at once, as what waits while a camera is probed, and none has a stamp ahead of it
+    assert len(events) == 19 and np.ptp(sent) < 0.7e9
+    assert (np.diff(stamps) > 0).all()
+    assert (stamps <= sent + time.time_ns() - time.monotonic_ns() + 1e7).all()
 
 
 def test_everything_is_replayed_as_it_was_offered(client, tmp_path):
@@ -260,7 +262,7 @@ def test_a_recording_outlives_the_reader_of_its_output(tmp_path):
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT}
     with subprocess.Popen(command, **pipes, text=True) as recorder:
         try:
-            assert 'recording' in recorder.stdout.readline()
+            assert any('recording' in line for line in iter(recorder.stdout.readline, ''))
             recorder.stdout.close()
             recorder.send_signal(signal.SIGINT)
             assert recorder.wait(PATIENCE) == 0

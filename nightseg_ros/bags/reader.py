@@ -344,8 +344,9 @@ class BagReader:
         decoders: dict[str, PacketDecoder] = {}
         depths: dict[str, BitDepth] = {}
         without: Counter[str] = Counter()
+        as_they_are = {topic.name for topic in plain}
         for topic, message in self.merged([*plain, *topics]):
-            if topic in plain:
+            if topic.name in as_they_are:
                 yield topic, message, message
                 continue
             depth = depths.setdefault(topic.name, BitDepth())

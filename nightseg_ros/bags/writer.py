@@ -222,10 +222,12 @@ class BagWriter:
                 inputs=inputs, error=BagError,
             )  # fmt: skip
         self._lock = contextlib.ExitStack()
-        self._lock.enter_context(locked(self.partial, BagError))
-        for left in self.partial.iterdir():
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        with self._named_faults('be written'):
+            self._lock.enter_context(locked(self.partial, BagError))
+            for left in self.partial.iterdir():
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
         self._keep, self._force, self._inputs = keep, force, tuple(inputs)
+        self._whole = False
         self._connections: dict[tuple[str, str], Connection] = {}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # the storage file is named after the folder that it lies in, so that one has its own name
@@ -256,7 +258,7 @@ class BagWriter:
             self._writer.close()
             self._check_whole()
         # from here on both are whole, and an error must lose neither
-        self._keep = True
+        self._whole = True
         with self._named_faults(f"have its name; the new one is in '{self._inner}'", abort=True):
             if os.path.lexists(self.path):
                 # somebody may have taken the name meanwhile
@@ -273,8 +275,8 @@ class BagWriter:
         with contextlib.suppress(Exception):
             self._writer.abort()
         self._restore()
-        written = sum(self._writer.counts.values()) or os.path.lexists(self.partial / _REPLACED)
-        if not (self._keep and written):
+        written = sum(self._writer.counts.values())
+        if not self._whole and not (self._keep and written):
             shutil.rmtree(self.partial, ignore_errors=True)
         self._lock.close()
 

@@ -259,7 +259,7 @@ def replay(options: ReplayOptions) -> int:
     if is_bag(user_path(options.source)):
         refuse(options, 'a bag, whose speed is --rate', 'fps', 'stamps')
     if stream_url(options.source) is not None:
-        refuse(options, 'what is live', 'rate', 'loop')
+        refuse(options, 'a URL or a camera, whose reader ends at Ctrl-C', 'loop')
     return with_ros('replay', options)
 
 

@@ -154,8 +154,8 @@ def _inputs(options: RunOptions) -> tuple[dict[str, str], list[str] | None]:
     from nightseg_ros.data.source import open_source
 
     if stream_url(options.source) is not None:
-        # Ctrl-C ends the reader of a stream, which --loop would open anew
-        refuse(options, 'what is live', 'rate', 'loop')
+        refuse(options, 'a URL or a camera, whose reader ends at Ctrl-C', 'loop')
+        refuse(options, 'a URL or a camera', 'rate')
     topic = next(iter(options.topic), None)
     source = open_source(options.source, topic, rate=options.fps, every_camera=True)
     play = [options.source, '--rate', str(options.rate), '--seconds', str(options.seconds)]

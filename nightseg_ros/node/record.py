@@ -53,21 +53,23 @@ def run(options: RecordOptions) -> int:
     if options.log is not None and not options.log.parent.is_dir():
         raise ConfigError(f"--log: there is no folder '{options.log.parent}'")
     writer = BagWriter(out, storage=options.storage, force=options.force, keep=True)
-    remove_orphans()
-    # its own handlers: what has arrived shall still be written
-    use_log_folder()
-    rclpy.init(args=['bag_recorder'], signal_handler_options=SignalHandlerOptions.NO)
     try:
-        # by lines, so that a killed process leaves what it knew
-        with writer, open(options.log or os.devnull, 'w', encoding='utf-8', buffering=1) as log:
-            recorder = Recorder(writer, log, options)
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                # nohup ignores SIGHUP, and a script's `&` SIGINT, which shall be heard
-                if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-                    signal.signal(number, lambda *_: recorder.stop())
-            recorder.record()
+        with writer:
+            remove_orphans()
+            use_log_folder()
+            # its own handlers: what has arrived shall still be written
+            rclpy.init(args=['bag_recorder'], signal_handler_options=SignalHandlerOptions.NO)
+            # by lines, so that a killed process leaves what it knew
+            with open(options.log or os.devnull, 'w', encoding='utf-8', buffering=1) as log:
+                recorder = Recorder(writer, log, options)
+                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    # nohup ignores SIGHUP, and a script's `&` SIGINT, which shall be heard
+                    if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                        signal.signal(number, lambda *_: recorder.stop())
+                recorder.record()
     except (BagError, OSError) as error:
-        _say(f"bag_recorder: {error}; '{writer.partial}' holds what was written", sys.stderr)
+        kept = f"; '{writer.partial}' holds what was written" if writer.partial.exists() else ''
+        _say(f'bag_recorder: {error}{kept}', sys.stderr)
         return 1
     finally:
         rclpy.try_shutdown()

@@ -6,8 +6,8 @@ Play a recording's images into ROS 2 topics at their own pace, for those without
 Messages of a ROS 2 bag are published as they were recorded, byte for byte; frames of a video, a
 folder, a ROS 1 bag or a video topic whose type is not installed become sensor_msgs/Image. The pace
 of a bag is the time of its recording, not that of the stamps, which may be of several clocks, or
-of one that was set on the way. It exits with 0 where all was played, 1 where it came to the end
-but lost something on the way, and 2 where it could not play.
+of one that was set on the way. It exits with 0 at the end or where it is interrupted, 1 where
+something was lost on the way, and 2 where it could not play.
 """
 
 from __future__ import annotations
@@ -84,11 +84,13 @@ def run(options: ReplayOptions, arguments: Sequence[str] = ('bag_player',)) -> i
         raise ConfigError(f'--rate must be above 0, got {options.rate}')
     if options.log is not None:
         inputs = [path for path in (options.source, options.stamps) if path is not None]
-        check_output(options.log, 'a log', inputs=inputs)
+        check_output(options.log, 'a log', lambda path: not path.is_dir(), inputs=inputs)
     source = ReplaySource(
         options.source, options.topic, rate=options.fps, stamps=options.stamps,
         everything=options.everything, also=options.also,
     )  # fmt: skip
+    if source.live and options.rate not in (None, 1.0):
+        raise ConfigError('--rate has no effect on what is live')
     if len(source.topics) > 1 and (options.remap_to or options.labels):
         raise ConfigError(
             f'--remap-to and --labels are for one topic, not for {list(source.topics)}; '
@@ -145,6 +147,7 @@ class ReplaySource:
         self.path = path = user_path(source)
         self.frames: FrameSource | None = None
         """The frames of a video or a folder."""
+        self.live = False
         self.note = ''
         """Which images of a bag were left out as no cameras."""
         self.latched: dict[str, int] = {}
@@ -157,6 +160,7 @@ class ReplaySource:
             if also:
                 raise ConfigError(f"'{path}' is no bag, so it has no topic '{next(iter(also))}'")
             self.frames = open_source(source, next(iter(topics), None), rate=rate, stamps=stamps)
+            self.live = self.frames.live
             self.topics = {'camera/image_raw': IMAGE_TYPES[0]}
             return
         with BagReader(path) as bag:
@@ -318,7 +322,7 @@ class Player:
                 node.create_subscription(Image, answer, partial(self._keep, topic), qos, raw=True)
         #: Without a pace an image follows the labels of the one before it at once.
         self._paced = options.rate is not None or not options.lockstep
-        if source.frames is not None and source.frames.live:
+        if source.live:
             # it has a pace of its own, and what came while FFmpeg probed it is old already
             self._paced = False
         self._offset = 0 if source.frames is None else source.frames.ros_offset_ns

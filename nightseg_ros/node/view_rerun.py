@@ -25,7 +25,7 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
 #: Messages that may wait while one is written.
-DEPTH = 50
+DEPTH = 10
 
 
 class RerunLog:

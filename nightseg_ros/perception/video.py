@@ -126,7 +126,7 @@ class VideoReader:
         ``VideoError`` at the end of what can be read where the container or the decoder finds
         damage; all frames before it have come.
         """
-        done, last, before = 0, -1, 0
+        done, last, before, given = 0, -1, 0, -1
         shift: int | None = None
         started = time.time_ns() if self.live else 0
         broken = ''
@@ -147,7 +147,11 @@ class VideoReader:
                 stamp = round(done * 1e9 / self.rate)
             # equal or falling times would be taken for a recording that starts anew
             stamp = max(stamp, last + 1)
-            yield started + stamp, upright(frame)
+            if self.live and not self.duration:
+                # what waited while FFmpeg probed comes at once: no stamp lies ahead of the clock
+                started = min(started, time.time_ns() - stamp)
+            given = max(started + stamp, given + 1)
+            yield given, upright(frame)
             last, done = stamp, done + 1
         if broken:
             raise VideoError(f"'{self.name}' is damaged: {broken}; {done} frames were read")
