@@ -44,12 +44,6 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return bool(NEEDS_ROS.search(collection_path.read_text())) or None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the half of the tests that TEST_HALF names; see the Makefile."""
-    if half := os.environ.get('TEST_HALF'):
-        items[:] = [i for i in items if (i.get_closest_marker('ros') is None) == (half != 'ros')]
-
-
 def pytest_report_header() -> str:
     return '' if HAS_ROS else 'rclpy is neither installed nor sourced: tests of nodes are left out'
 

@@ -4,6 +4,7 @@
 
 import dataclasses
 import json
+import multiprocessing
 import os
 from pathlib import Path
 import re
@@ -32,6 +33,8 @@ from nightseg_ros.data.sample import DataError
 from nightseg_ros.evaluation.evaluate import check_outputs, evaluate, slug
 from nightseg_ros.evaluation.inference import prefetch
 from nightseg_ros.evaluation.metrics import BootstrapConfig
+from nightseg_ros.evaluation.report import read_evaluation
+from nightseg_ros.evaluation.report_figures import draw_timelines
 from nightseg_ros.evaluation.sources import dataset_shards, sequence_shards, Shard
 from nightseg_ros.evaluation.summary import SetScores
 from nightseg_ros.evaluation.variants import configurations, Variants
@@ -40,7 +43,7 @@ from nightseg_ros.outputs import OutputError
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import Pipeline
 from nightseg_ros.perception.video import VideoWriter
-from nightseg_ros.taxonomy import CAMVID11
+from nightseg_ros.taxonomy import CAMVID11, Taxonomy
 import numpy as np
 import pytest
 from tiny_data import files_of, imwrite, Killed
@@ -215,6 +218,11 @@ def test_a_folder_and_a_video_with_labels(auto, tmp_path):
     assert counted == [5, 1, 4, 2]
     assert '000003.png' in pictures['losses'][0]
     assert (film['frames'], film['labelled']) == (6, 6)
+    # pictures by themselves have no time, also beside a drive
+    assert pictures['first_stamp'] is None and film['first_stamp'] is not None
+    evaluation = read_evaluation(tmp_path / 'out')
+    [(title, _)], _ = draw_timelines(tmp_path / 'out' / 'frames.jsonl', evaluation.sets)
+    assert title.startswith('v')
     pixels = [line['labelled'] for line in frames_of(tmp_path / 'out') if line['source'] == 'v']
     assert pixels == [(truth(index) != 255).sum() for index in range(6)]
     assert set(found['runs']['recordings']['by_source']) == {'images', 'v'}
@@ -227,6 +235,33 @@ def test_a_folder_and_a_video_with_labels(auto, tmp_path):
     entry = run(auto, tmp_path / 'none', images)['runs']['images']
     assert (entry['frames'], entry['failed'], entry['samples']) == (0, 6, [])
     assert entry['all']['miou'] is None and entry['timing']['frames_per_second'] is None
+
+
+def test_labels_of_another_taxonomy_are_taken_by_their_names(auto, tmp_path):
+    own = Taxonomy(name='own', classes=CAMVID11.classes[::-1], colors=CAMVID11.colors)
+    turned = np.where(truth(0) < 255, 10 - truth(0), 255).astype(np.uint8)
+    imwrite(tmp_path / 'images' / 'a.png', picture(0, 1)[..., ::-1])
+    imwrite(tmp_path / 'plain' / 'a.png', truth(0))
+    imwrite(tmp_path / 'own' / 'a.png', turned)
+    (tmp_path / 'own' / 'taxonomy.json').write_text(json.dumps(own.to_dict()))
+    scores = []
+    for labels in ('plain', 'own'):
+        given: Any = {'labels': [str(tmp_path / labels)], 'taxonomy': CAMVID11}
+        found = run(auto, tmp_path / 'out' / labels, tmp_path / 'images', **given)
+        scores.append(found['runs']['images']['all'])
+    assert scores[0] == scores[1] and scores[0]['miou'] is not None
+
+
+def test_sources_of_one_block_each_give_no_interval(weights, tmp_path):
+    drives = [write_drive(tmp_path / name, 2, seed=len(name)) for name in ('a', 'bc')]
+    two = Variants(configurations(config(weights), ('route=day', 'route=night')))
+    found = run(two, tmp_path / 'out', *drives, labels=[LABEL_TOPIC])
+    # all blocks are two, but a source has one to draw from
+    assert found['sets']['recordings']['units'] == 2
+    [paired] = found['compare']
+    assert paired['miou']['ci'] is not None
+    mean = paired['mean_of_sources_miou9']
+    assert (mean['ci'], mean['above_zero']) == (None, None) and mean['difference'] is not None
 
 
 def test_a_label_by_its_stamp_scores_one_source(auto, tmp_path):
@@ -247,6 +282,8 @@ def test_labels_and_light_that_are_not_there_are_said_at_once(drive, tmp_path, g
     with pytest.raises(DataError, match='/truth|dawn'):
         sequence_shards([other, drive], **given)
     imwrite(tmp_path / 'images' / 'a.png', picture(0, 1))
+    # one picture is no drive
+    assert not sequence_shards([tmp_path / 'images' / 'a.png'])[0].sequence
     (tmp_path / 'light.csv').write_text('0,night')
     with pytest.raises(DataError, match='pictures without a time'):
         sequence_shards([tmp_path / 'images'], light=str(tmp_path / 'light.csv'))
@@ -351,8 +388,16 @@ def test_a_damaged_bag_is_scored_as_far_as_it_goes(auto, tmp_path):
     assert whole['sets']['drive']['sources'][0]['losses'] == []
 
 
-def test_names_of_any_length_become_folders():
+def test_names_of_any_length_become_folders(tmp_path, monkeypatch):
     assert slug('a b/c.d') == 'a_b_c.d'
+    # none leads elsewhere, and only a file's name has a suffix
+    assert slug('') == slug('..') == '_'
+    folders = [tmp_path / name for name in ('run_10.15', 'run_10.30')]
+    for folder in folders:
+        imwrite(folder / 'a.png', picture(0, 1))
+    assert [shard.source for shard in sequence_shards(folders)] == ['run_10.15', 'run_10.30']
+    monkeypatch.chdir(folders[0])
+    assert {shard.set_name for shard in dataset_shards(['images:.'], CAMVID11)} == {'run_10.15'}
     long = [slug('x' * 300 + end) for end in 'ab']
     assert len({*long}) == 2 and max(map(len, long)) <= 80
 
@@ -484,6 +529,11 @@ def test_an_error_in_a_worker_is_told_as_in_this_process(tmp_path, drives):
     for workers in (1, 2):
         with pytest.raises(DataError, match='labels .* are no folder, and .* has no image topic'):
             evaluate([wrong], variants, tmp_path / str(workers), workers=workers)
+    # the others end with it, however many wait
+    many = [dataclasses.replace(shards[n % 3], source=str(n)) for n in range(60)]
+    with pytest.raises(DataError):
+        evaluate([wrong, *many], variants, tmp_path / 'many', workers=2)
+    assert not multiprocessing.active_children()
 
 
 def test_without_ray_the_extra_is_named(tmp_path, drives, monkeypatch):

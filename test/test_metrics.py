@@ -368,7 +368,8 @@ def test_light_from_a_word_and_from_a_file(tmp_path, content):
     assert [light_at(light, stamp) for stamp in (99, 100, 299, 300, 10**19)] == [
         None, 'day', 'day', 'night', 'night',
     ]  # fmt: skip
-    for content, words in (('100,day\n200,sunny\n', 'sunny'), ('100,day\nx,day\n', 'line 2')):
+    wrong = {'100,day\n200,sunny\n': 'sunny', '100,day\nx,day\n': 'line 2', '0.5,day\n': 'line 1'}
+    for content, words in wrong.items():
         file.write_text(content)
         with pytest.raises(DataError, match=rf'light\.csv.*{words}'):
             read_light(str(file), None)

@@ -109,13 +109,13 @@ def evaluate(arguments: Sequence[str]) -> int:
     values = {name: getattr(options, name) for name in ('block_s', 'resamples', 'seed')}
     bootstrap = from_mapping(BootstrapConfig, {'unit': options.bootstrap, **values})
     base = options.pipeline_config(threads=options.threads)
-    recordings = sequence_shards(
-        options.source, topics=options.topic, labels=options.labels, light=options.light,
-        rate=options.rate, stamps=options.stamps, name=options.name,
-    )  # fmt: skip
     # what cannot be right is said before anything is loaded
     members = configurations(base, options.compare)
     taxonomy = taxonomy_of(next(iter(members.values())))
+    recordings = sequence_shards(
+        options.source, topics=options.topic, labels=options.labels, light=options.light,
+        rate=options.rate, stamps=options.stamps, name=options.name, taxonomy=taxonomy,
+    )  # fmt: skip
     SegmentationScores(taxonomy, bootstrap, options.classes)
     datasets = dataset_shards(options.dataset, taxonomy, options.sources)
     if {part.set_name for part in recordings} & {part.set_name for part in datasets}:

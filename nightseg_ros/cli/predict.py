@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 import json
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, TYPE_CHECKING
 
@@ -120,18 +119,16 @@ def _record(stem: str, result: Result) -> dict[str, Any]:
 
     ``score`` and ``reliability``, 0 to 1, are None where they are not known.
     """
-
-    def known(value: float | None) -> float | None:
-        return round(value, 4) if value is not None and math.isfinite(value) else None
+    from nightseg_ros.evaluation.metrics import number
 
     return {
         'frame': stem,
         'stamp': result.frame.stamp_ns,
-        'score': known(result.illumination.score),
+        'score': number(result.illumination.score),
         'state': result.decision.state,
         'route': result.decision.route,
         'reason': result.decision.reason,
-        'reliability': known(result.reliability),
+        'reliability': number(result.reliability),
         'ms': {stage: round(value, 2) for stage, value in result.ms.items()},
     }
 

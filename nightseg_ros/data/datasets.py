@@ -386,7 +386,7 @@ def _filled(pattern: str, given: Mapping[str, str]) -> str:
 
 def folder(root: Path, light: str, taxonomy: Taxonomy) -> Listing:
     """``ROOT/images`` with ``ROOT/labels``: ids of ``ROOT/taxonomy.json`` where there is one."""
-    own = _own(root, taxonomy)
+    own = own_encoding(root, taxonomy)
     layout = Layout('images/{name}.*', 'labels/{name}.png', own, _checked(light), _camera)
     return list_layout(root, layout, taxonomy, {})
 
@@ -403,7 +403,7 @@ def paired(root: Path, rest: str, taxonomy: Taxonomy) -> Listing:
     labels = user_path(where)
     if not where or not labels.is_dir():
         raise DataError(f"there is no folder '{where}' with labels")
-    meaning = label_map(_own(labels, taxonomy), taxonomy)
+    meaning = label_map(own_encoding(labels, taxonomy), taxonomy)
     scene = (labels / SCENE).is_dir()
     there = label_files(labels)
     samples = []
@@ -428,7 +428,7 @@ def _camera(fields: Fields) -> str:
     return head if head and not head[0].isdigit() else 'unnamed'
 
 
-def _own(root: Path, taxonomy: Taxonomy) -> Encoding:
+def own_encoding(root: Path, taxonomy: Taxonomy) -> Encoding:
     """Return what a user's own labels store: ids of the taxonomy in use, if not told otherwise."""
     file = root / 'taxonomy.json'
     try:

@@ -267,7 +267,7 @@ def open_source(
     if suffix in IMAGE_SUFFIXES:
         if given is not None:
             raise DataError(f"'{path}' is one image; stamps are for folders and videos")
-        return FrameSource(path=path, kind='image', count=1, rate=DEFAULT_RATE)
+        return FrameSource(path=path, kind='image', count=1, rate=DEFAULT_RATE, sequence=False)
     if url or suffix in VIDEO_SUFFIXES:
         if given is not None and given.names is not None:
             raise DataError('the stamps of a video are one a frame, without names')

@@ -23,7 +23,7 @@ from typing import Any
 from nightseg_ros import __version__
 from nightseg_ros.config import ConfigError, to_mapping
 from nightseg_ros.evaluation.inference import Candidate, FinishedShard, select
-from nightseg_ros.evaluation.metrics import BootstrapConfig, SegmentationScores
+from nightseg_ros.evaluation.metrics import BootstrapConfig, SegmentationScores, VERSION
 from nightseg_ros.evaluation.sources import refuse_shared, Shard
 from nightseg_ros.evaluation.summary import SetScores
 from nightseg_ros.evaluation.variants import Variants
@@ -33,13 +33,9 @@ from nightseg_ros.outputs import check_output, locked
 from nightseg_ros.runtime.backends import processor
 import numpy as np
 
-#: Of metrics.json.
-VERSION = 2
 #: Finished shards, while the evaluation runs or after it was interrupted.
 SHARDS = '.shards'
 _PLAN = 'plan.json'
-#: What every evaluation writes, or the report of it; 'labels' on demand.
-RESULTS = ('metrics.json', 'frames.jsonl', 'report.html', 'samples')
 #: Lists of numbers, which stand on one line, so that a person can read the file.
 _LISTS = re.compile(r'\[\n([\s\d.,e+-]+)\]')
 
@@ -134,7 +130,8 @@ def check_outputs(shards: Sequence[Shard], out: Path, *, save_labels: bool) -> N
                 'overwrite one another; rename them, or leave --save-labels out'
             )
     inputs = {path for shard in shards for path in shard.inputs}
-    for name in (SHARDS, *RESULTS, *(['labels'] if save_labels else [])):
+    results = [SHARDS, 'metrics.json', 'frames.jsonl', 'report.html', 'samples']
+    for name in results + ['labels'] * save_labels:
         folder = name in (SHARDS, 'samples', 'labels')
         check_output(out / name, 'an evaluation', _is_ours, folder=folder, inputs=inputs)
 
@@ -268,7 +265,7 @@ def _samples(
 
 def slug(name: str) -> str:
     """Return a name as a file may be called everywhere; a long one is cut and gets a hash."""
-    safe = re.sub(r'[^\w.=+-]+', '_', name).strip('.')
+    safe = re.sub(r'[^\w.=+-]+', '_', name).strip('.') or '_'
     if len(safe) > 80:
         safe = f'{safe[:71]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}'
     return safe

@@ -169,9 +169,9 @@ def review_drive(
                     scores[name][part] += confusion(truth, labels, taxonomy)
                 shown = pixels.blend(image, 'rgb', pixels.colorize(mask, palette), 0.5)
             text, color = f'{(stamp - stamps[0]) / 1e9:5.1f} s', _GREY
-            if status is None or mask is None:
+            if mask is None:
                 text += '  no mask: the frame was dropped'
-            else:
+            elif status is not None:
                 text += f'  {status.state}  route {status.route}  score {status.score:.2f}'
                 color = STATE_COLORS.get(status.state, _GREY)
             video.add(banner(shown, text, color))

@@ -30,6 +30,10 @@ Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 #: Counts, or their sums over a bootstrap draw.
 Rows = npt.NDArray[Any]
+#: Of metrics.json.
+VERSION = 2
+#: Seconds between two frames from which on nothing is said of the time between them.
+PAUSE_S = 10.0
 
 
 def number(value: Any) -> float | None:

@@ -21,12 +21,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from nightseg_ros.data.sample import DataError
+from nightseg_ros.evaluation.metrics import VERSION
 from nightseg_ros.evaluation.report_figures import draw_sample, draw_timelines, ERROR_COLORS
 from nightseg_ros.files import replace_file
 from nightseg_ros.taxonomy import Taxonomy, TaxonomyError
 
 FOLDER = Path(__file__).parent
-VERSION = 2
 #: What stands where there is no number: a class that does not occur, a score without labels.
 ABSENT = '–'
 #: Kinds of sample frames in the order in which they are shown.

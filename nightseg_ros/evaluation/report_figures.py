@@ -26,7 +26,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from nightseg_ros.data.pictures import encode_picture
 from nightseg_ros.data.sample import DataError, read_image, read_labels
-from nightseg_ros.evaluation.metrics import Floats, Image
+from nightseg_ros.evaluation.metrics import Floats, Image, PAUSE_S
 from nightseg_ros.taxonomy import UNLABELLED
 import numpy as np
 import numpy.typing as npt
@@ -70,8 +70,6 @@ def _svg(figure: Figure, title: str) -> Markup:
 
 #: Timelines on one page; a fleet has more drives than anybody scrolls through.
 MOST_TIMELINES = 12
-#: A longer pause, or a clock that was set, is drawn as one second (s).
-_PAUSE_S = 10.0
 #: Least share of a drive that a level is drawn over, so that one frame is seen.
 _LEAST = 1 / 480
 _STRIPS = {'state': 'state', 'true light': 'light', 'route': 'route', 'no mask': 'lost'}
@@ -83,11 +81,14 @@ Track = list[dict[str, Any]]
 def draw_timelines(path: Path, drives: Sequence[Any]) -> tuple[list[tuple[str, Markup]], int]:
     """Draw each camera of ``drives`` with its title; return also how many were left out."""
     labels = {run.name: run.label for entry in drives for run in entry.runs}
+    # pictures by themselves have no time
+    untimed = {s.name for e in drives for s in e.sources if s.first_stamp is None}
     cameras: dict[tuple[str, ...], dict[str, Track]] = {}
     with path.open(encoding='utf-8') if path.is_file() else io.StringIO() as file:
         for line in map(json.loads, file):
             # a frame that could not be decoded has no time
-            if line['run'] in labels and line['stamp'] is not None:
+            known = line['stamp'] is not None and line['source'] not in untimed
+            if line['run'] in labels and known:
                 line['lost'] = 'no mask' if line['error'] else None
                 frame = {name: line[name] for name in _KEYS}
                 camera = cameras.setdefault((line['source'], line['camera']), {})
@@ -97,7 +98,8 @@ def draw_timelines(path: Path, drives: Sequence[Any]) -> tuple[list[tuple[str, M
     for place, tracks in cameras.items():
         stamps = np.array([frame['stamp'] for frame in next(iter(tracks.values()))])
         steps = np.diff(stamps, prepend=stamps[0]) / 1e9
-        steps[(steps < 0) | (steps > _PAUSE_S)] = 1.0
+        # a pause, or a clock that was set, is drawn as one second
+        steps[(steps < 0) | (steps > PAUSE_S)] = 1.0
         seconds = np.cumsum(steps)
         if not seconds[-1] > 0:
             continue

@@ -23,11 +23,14 @@ from unicodedata import normalize
 import cv2
 from nightseg_ros.bags.reader import BagError, BagReader, BagReadError, SET_BACK_NS
 from nightseg_ros.config import ConfigError
-from nightseg_ros.data.datasets import open_dataset
+from nightseg_ros.data.datasets import open_dataset, own_encoding
 from nightseg_ros.data.sample import (
     DataError,
     decode_stored,
     label_files,
+    label_map,
+    LabelFile,
+    LabelMap,
     read_image,
     read_labels,
     Sample,
@@ -91,6 +94,8 @@ class Shard:
     """One topic of a bag, a video or a folder."""
     labels: str = ''
     """A folder or a topic for ``frames``; '' for none."""
+    taxonomy: Taxonomy | None = None
+    """What the ids of a folder with a taxonomy.json become; others are taken as they are."""
     light: str = ''
     """A state, a CSV file or a topic for ``frames``; '' for unknown."""
     inputs: tuple[Path, ...] = ()
@@ -125,7 +130,8 @@ class Shard:
             )
         needed = self.frames.kind == 'bag' and (self.labels or self.light)
         bag = BagReader(self.frames.path) if needed else None
-        return Labels(self.labels, self.source, bag), read_light(self.light, bag)
+        labels = Labels(self.labels, self.source, bag, self.taxonomy)
+        return labels, read_light(self.light, bag)
 
     def claims(self, alone: bool) -> list[str]:
         """
@@ -226,7 +232,7 @@ def dataset_shards(
             fits = (name for pattern, name in patterns if fnmatchcase(sample.image.stem, pattern))
             samples.append(replace(sample, source=next(fits, sample.source)))
         # the last folder and the split are what people call it
-        name = Path(spec.partition(':')[2]).name
+        name = Path(spec.partition(':')[2]).absolute().name
         names[name] += 1
         if names[name] > 1:
             name = f'{name} ({names[name]})'
@@ -247,12 +253,14 @@ def sequence_shards(
     rate: float | None = None,
     stamps: Path | None = None,
     name: str = '',
+    taxonomy: Taxonomy | None = None,
 ) -> list[Shard]:
     """
     Return a shard for each source, or for each camera of each bag.
 
     Without ``topics`` every camera of a bag is taken. ``labels`` is one folder or topic for all,
-    or one for each topic. ``DataError`` and ``BagError`` say what cannot be opened,
+    or one for each topic; a taxonomy.json in a folder says what its ids mean, which become those
+    of ``taxonomy``. ``DataError`` and ``BagError`` say what cannot be opened,
     ``ConfigError`` what contradicts itself or has no effect.
     """
     if len(labels) > 1 and len(labels) != len(topics):
@@ -280,8 +288,8 @@ def sequence_shards(
             given = [Path(text) for text in (own, known, stamps) if text]
             shard = Shard(
                 set_name=name or (names[path] if len(sources) == 1 else 'recordings'),
-                source=names[path] + camera, path=str(path), labels=own, light=light,
-                frames=frames, inputs=(path, *given),
+                source=names[path] + camera, path=str(path), labels=own, taxonomy=taxonomy,
+                light=light, frames=frames, inputs=(path, *given),
             )  # fmt: skip
             shards.append(shard)
     kinds = {shard.frames.kind for shard in shards if shard.frames}
@@ -309,11 +317,15 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
     """Return the shortest tails of the paths that tell them apart, without suffix."""
     if len({path.resolve() for path in paths}) < len(paths):
         raise ConfigError('a source is given twice')
-    for depth in range(1, 1 + max((len(path.absolute().parts) for path in paths), default=0)):
-        names = {path: '/'.join(path.absolute().with_suffix('').parts[-depth:]) for path in paths}
+    whole = {path: path.absolute() for path in paths}
+    # only a file's name has a suffix
+    whole = {path: p if p.is_dir() else p.with_suffix('') for path, p in whole.items()}
+    for depth in range(1, 1 + max((len(p.parts) for p in whole.values()), default=0)):
+        names = {path: '/'.join(p.parts[-depth:]) for path, p in whole.items()}
         if len(set(names.values())) == len(paths):
             return names
-    return {path: str(path) for path in paths}
+    # below the folder of labels an absolute one would lead elsewhere
+    return {path: str(path.absolute()).lstrip('/') for path in paths}
 
 
 # -- labels ----------------------------------------------------------------------------------
@@ -327,7 +339,9 @@ class Labels:
     or ids in a topic of the bag by header stamp: mono8 images, or PNGs in CompressedImage.
     """
 
-    def __init__(self, labels: str, source: str, bag: BagReader | None) -> None:
+    def __init__(
+        self, labels: str, source: str, bag: BagReader | None, taxonomy: Taxonomy | None = None
+    ) -> None:
         """Open a folder, or that of the source in it, a topic, or ''; or raise ``DataError``."""
         self.errors: list[str] = []
         """What could not be read, and why."""
@@ -335,6 +349,7 @@ class Labels:
         """The files that frames asked for."""
         self.files: dict[str, Path] = {}
         """By stem."""
+        self._meaning: LabelMap | None = None
         self._messages: Iterator[tuple[int, Image]] = iter(())
         #: Labels by stamp that were read and that no frame has asked for yet.
         self._ahead: dict[int, Image] = {}
@@ -348,6 +363,8 @@ class Labels:
             self.place, self.files = str(folder), label_files(folder)
             if not self.files:
                 raise DataError(f"'{folder}' holds no labels; PNG files of ids are wanted")
+            if taxonomy is not None and (folder / 'taxonomy.json').is_file():
+                self._meaning = label_map(own_encoding(folder, taxonomy), taxonomy)
         elif labels and bag is None:
             raise DataError(f"there is no folder '{labels}' with labels; a topic needs a bag")
         elif labels and bag is not None:
@@ -366,7 +383,7 @@ class Labels:
         for name in names:
             if path := self.files.get(normalize('NFC', name)):
                 self.used.add(path)
-                return read_labels(path)
+                return read_labels(LabelFile(path, self._meaning) if self._meaning else path)
         step, self._last_ns = stamp_ns - (self._last_ns or stamp_ns), stamp_ns
         jumped = not -SET_BACK_NS <= step <= _AHEAD_NS
         while stamp_ns not in self._ahead:
@@ -473,7 +490,8 @@ def _read_csv(path: Path) -> Iterator[tuple[int, str]]:
     # spreadsheets of many countries part by semicolons
     delimiter = ';' if any(';' in line for line in lines) else ','
     for number, row in enumerate(csv.reader(lines, delimiter=delimiter), 1):
-        if not row or (number == 1 and not row[0].strip().lstrip('-').isdigit()):
+        names = number == 1 and row and row[-1].strip() not in LIGHTS
+        if not row or (names and not row[0].strip().lstrip('-').isdigit()):
             continue
         try:
             stamp, state = row

@@ -24,8 +24,6 @@ Words = npt.NDArray[np.str_]
 COMPARED = ('miou', 'miou9', 'pixel_acc', 'mean_of_sources_miou9')
 #: The stages of ``Pipeline.process``: what a camera's frame waits for.
 PIPELINE = ('estimate', 'shrink', 'network', 'post', 'render')
-#: A longer pause between two frames is no time that a state was held.
-PAUSE_S = 10.0
 
 
 class FrameTable:
@@ -85,7 +83,7 @@ class SetScores:
         self._units = self._bootstrap_units(self._tables[0])
         #: By configuration and score, its values in every draw.
         self._values: list[dict[str, Floats]] = []
-        self._drawn = 0
+        self._drawn = self._mean_drawn = 0
         self.runs = {run: self._run(i) for i, run in enumerate(variants.run_names(name))}
 
     def describe(self) -> dict[str, Any]:
@@ -97,14 +95,16 @@ class SetScores:
             shard, note = self._shards[places[0]], self._finished[places[0]].note
             frames = shard.frames
             where = np.isin(table.shard, places)
-            stamps = table.stamp[where & table.readable]
+            read = where & table.readable
+            # pictures by themselves have no time
+            stamps = table.stamp[read & table.sequence]
             sources.append({
                 'name': name,
                 'path': shard.path,
                 'topic': None if frames is None else frames.topic,
                 'kind': 'dataset' if frames is None else frames.kind,
-                'frames': len(stamps),
-                'failed': int(where.sum()) - len(stamps),
+                'frames': int(read.sum()),
+                'failed': int((where & ~read).sum()),
                 'labelled': int((where & table.labelled).sum()),
                 'labels_unused': note['labels_unused'],
                 'first_stamp': int(stamps.min()) if len(stamps) else None,
@@ -126,9 +126,10 @@ class SetScores:
         for name, score, values in zip(others, scores, drawn):
             item: dict[str, Any] = {'set': self._name, 'run': name, 'reference': reference}
             for key in COMPARED:
+                units = self._mean_drawn if key == 'mean_of_sources_miou9' else self._drawn
                 if score[key] is not None:
                     item[key] = metrics.difference(
-                        score[key], first[key], values[key], paired[key], self._drawn, self._config
+                        score[key], first[key], values[key], paired[key], units, self._config
                     )
             found.append(item)
         return found
@@ -161,7 +162,7 @@ class SetScores:
         # in the order in which they come: each has its own draws
         masks = [labelled & (words['source'] == name) for name in dict.fromkeys(words['source'])]
         rows = [units(mask) for mask in masks if mask.any()]
-        mean, means, count = self._scores.mean_of_sources(rows, self._unit)
+        mean, means, self._mean_drawn = self._scores.mean_of_sources(rows, self._unit)
         self._drawn = len(np.unique(self._units[labelled]))
         self._values.append({**values, 'mean_of_sources_miou9': means})
         frames = int(table.masked.sum())
@@ -180,7 +181,7 @@ class SetScores:
                 for key, column in words.items()
             },
             'mean_of_sources_miou9': number(mean),
-            'mean_of_sources_miou9_ci': metrics.interval(means, count, self._config),
+            'mean_of_sources_miou9_ci': metrics.interval(means, self._mean_drawn, self._config),
             'routes': _tally(words['route'][table.masked]),
             'states': _tally(words['state'][table.readable]),
             'calibration': by_state('calibration', metrics.calibration, labelled),
@@ -270,7 +271,7 @@ def durations(table: FrameTable) -> Floats:
         steps = np.diff(table.stamp[drive]) / 1e9
         if not len(steps):
             continue
-        steps[(steps < 0) | (steps > PAUSE_S)] = 0
+        steps[(steps < 0) | (steps > metrics.PAUSE_S)] = 0
         passed = steps[steps > 0]
         # the last frame stands for as long as any
         seconds[drive] = [*steps, float(np.median(passed)) if len(passed) else 0.0]

@@ -13,7 +13,6 @@ from collections.abc import Callable, MutableSequence, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
-import logging
 import multiprocessing
 from multiprocessing.context import SpawnContext
 import os
@@ -37,7 +36,8 @@ _PROGRESS_S = 0.5
 Advance = Callable[[int], None]
 #: Configurations as a key.
 Items = tuple[tuple[str, PipelineConfig], ...]
-#: In a worker: frames that are done of each shard, shared with the process that started it.
+#: In a worker: frames that are done of each shard, and 1 behind them once all shall end; shared
+#: with the process that started it.
 _done: MutableSequence[int] = []
 
 
@@ -75,30 +75,32 @@ def run_processes(
     The cores are shared out among them unless a configuration sets ``threads``. The shard of a
     killed process is evaluated anew; ``WorkerError`` where shards kill it again and again.
     """
+    workers = min(workers, len(shards))
     configurations = tuple(shared_out(members, workers).items())
-    #: Frames of each shard; only its worker writes there, so that no killed one holds a lock.
-    done = context.RawArray('q', len(shards))
+    #: Only its worker writes the frames of a shard, so that no killed one holds a lock.
+    done = context.RawArray('q', len(shards) + 1)
     for _ in range(ATTEMPTS):
         finished = _frames(paths)
-        done[:] = [frames or 0 for frames in finished]
-        with ProcessPoolExecutor(workers, context, _begin, (done,)) as pool:
+        done[:] = [*(frames or 0 for frames in finished), 0]
+        pool = ProcessPoolExecutor(workers, context, _begin, (done, LOG.level))
+        try:
             futures: set[Future[None]] = {
                 pool.submit(_evaluate, shard, number, configurations, path, save_labels)
                 for number, (shard, path) in enumerate(zip(shards, paths))
                 if finished[number] is None
             }
-            try:
-                while futures:
-                    ready, futures = wait(futures, _PROGRESS_S, FIRST_COMPLETED)
-                    for future in ready:
-                        future.result()
-                    advance(sum(done))
-                return
-            except BrokenProcessPool:
-                continue
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            while futures:
+                ready, futures = wait(futures, _PROGRESS_S, FIRST_COMPLETED)
+                for future in ready:
+                    future.result()
+                advance(sum(done))
+            return
+        except BrokenProcessPool:
+            continue
+        finally:
+            # an error of one ends the others at their next frame
+            done[len(shards)] = 1
+            pool.shutdown(cancel_futures=True)
     raise WorkerError(
         f'processes were killed {ATTEMPTS} times (is the memory full?); '
         f'{_frames(paths).count(None)} of {len(paths)} sources are not done. The same command '
@@ -106,13 +108,12 @@ def run_processes(
     )
 
 
-def _begin(done: MutableSequence[int]) -> None:
+def _begin(done: MutableSequence[int], level: int) -> None:
     """Let Ctrl-C end a worker without a word, and an orphaned one end itself."""
     global _done
     _done = done
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # the process that waits has said them
-    LOG.setLevel(logging.ERROR)
+    LOG.setLevel(level)
     parent = multiprocessing.parent_process()
 
     def end_with_parent() -> None:
@@ -128,6 +129,8 @@ def _evaluate(
 ) -> None:  # fmt: skip
     def advance(done: int) -> None:
         _done[number] = done
+        if _done[-1]:
+            raise InterruptedError('another source has failed')
 
     variants = _variants(configurations)
     evaluate_shard(shard, variants, path, save_labels=save_labels, advance=advance)
@@ -154,14 +157,16 @@ def run_ray(
     except ImportError as error:
         raise WorkerError("Ray is not installed: pip install 'nightseg[fleet]'") from error
 
-    configurations = tuple(shared_out(members, os.cpu_count() or 1).items())
+    here = address == 'local'
+    configurations = tuple(shared_out(members, workers if here else os.cpu_count() or 1).items())
     finished = _frames(paths)
     own = not ray.is_initialized()
     if own:
         _connect(ray, address, workers)
     try:
         task = ray.remote(
-            num_cpus=max(config.threads for _, config in configurations),
+            # here --workers says how many run at a time
+            num_cpus=1 if here else max(config.threads for _, config in configurations),
             num_gpus=int(any(config.device == 'cuda' for _, config in configurations)),
             max_retries=ATTEMPTS - 1,
         )(evaluate_to_bytes)
