@@ -4,6 +4,7 @@
 
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 import gc
 from pathlib import Path
 import re
@@ -23,7 +24,7 @@ from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.main import main
 from nightseg_ros.data.convert import DEFAULT_OUTPUTS, KINDS, make_bag, write_predictions
 from nightseg_ros.data.sample import DataError
-from nightseg_ros.data.source import open_source, STAMP_OFFSET
+from nightseg_ros.data.source import camera_names, open_source, STAMP_OFFSET
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.pipeline import Pipeline, PipelineConfig
 from nightseg_ros.perception.result import output_prefixes, Want
@@ -160,6 +161,10 @@ def test_cameras_and_results_are_named_after_what_stands_before_the_last_part():
     assert output_prefixes(['/s/left', '/s/right', '/image']) == [
         '/s/left/nightseg', '/s/right/nightseg', '/image/nightseg',
     ]  # fmt: skip
+    assert camera_names(('/s/left', '/s/right/ffmpeg', '/image', '/image/compressed')) == {
+        '/s/left': 's/left', '/s/right/ffmpeg': 's/right', '/image': 'image',
+        '/image/compressed': 'image/compressed',
+    }  # fmt: skip
 
 
 def test_cameras_are_told_from_other_images_and_merged_by_time(tmp_path):
@@ -513,6 +518,29 @@ def test_predictions_are_the_pipelines_own_under_the_nodes_topics(tmp_path, conf
             assert content.header.frame_id == 'optical' and status.stamp_ns == frame.stamp_ns
             routes.append(values['route'])
         assert set(routes) == {'day', 'night'}
+
+
+def test_what_would_not_fit_new_labels_is_not_copied_and_no_camera_is_predicted_twice(
+    tmp_path, config
+):
+    ours = [f'/front/nightseg/{name}' for name in ('confidence', 'label_info', 'labels')]
+    twin = f'{TOPIC}/compressed'
+    with BagWriter(tmp_path / 'drive') as bag:
+        bag.write_frame(TOPIC, frame_of(0, height=48, width=80))
+        for topic in ours:
+            bag.write_labels(topic, picture(0)[..., 0], stamp_ns=START)
+        png = cv2.imencode('.png', picture(0))[1].tobytes()
+        for topic in (twin, f'{ours[-1]}/compressed'):
+            bag.write_compressed(topic, png, 'png', stamp_ns=START)
+    run = partial(write_predictions, tmp_path / 'drive', tmp_path / 'copy', Pipeline.load(config))
+    with pytest.raises(BagError, match=f"'{TOPIC}' and '{twin}' are of one camera"):
+        run(topics=(TOPIC, twin))
+    assert run(outputs=['labels']).left_out == [
+        f"'{ours[0]}' is of an earlier prediction", f"'{ours[1]}' is of an earlier prediction",
+        f"'{ours[2]}' is predicted anew", f"'{ours[2]}/compressed' is of an earlier prediction",
+    ]  # fmt: skip
+    with BagReader(tmp_path / 'copy') as bag:
+        assert {topic.name for topic in bag.topics} == {TOPIC, twin, ours[2]}
 
 
 def test_predictions_are_topics_of_the_node():

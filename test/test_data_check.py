@@ -114,9 +114,20 @@ def test_files_as_people_have_them(tmp_path, caplog):
         assert found(spec) == {} and len(open_dataset(spec)) == 2
     assert not caplog.text
     (root / 'images' / 'IMG_1.HEIC').touch()
-    assert len(open_dataset(spec)) == 2 and 'not read: files .HEIC' in caplog.text
+    assert len(open_dataset(spec)) == 2
+    assert caplog.messages == [f"'{root}/images': not read: files .HEIC"]
     (root / 'images' / 'loop.png').symlink_to('loop.png')
     assert found(f'images:{root}/images') == {'picture unreadable': 1}
+
+
+def test_guesses_are_read_as_well(good):
+    spec = f'paired:{good}/images:{good}/labels'
+    for index in range(3):
+        imwrite(good / 'labels' / 'scene' / f'cam_{index}.png', np.full((60, 80), 3, np.uint8))
+    assert found(spec) == {}
+    change_file(good / 'labels' / 'scene' / 'cam_0.png', SMALL)
+    change_file(good / 'labels' / 'scene' / 'cam_1.png', None)
+    assert found(spec) == {'label unreadable': 2}
 
 
 @pytest.mark.parametrize('turned', [False, True])
@@ -300,3 +311,5 @@ def test_the_verb_counts_broken_frames(tmp_path, capsys):
     assert main([*flags, '--rate', '0']) == 2
     assert main([*flags[:-1], '-1', '--rate', '1']) == 2
     assert "'every'" in capsys.readouterr().err
+    assert main([*flags, '--rate', '1', '--force', '--format', 'png', '--quality', '60']) == 2
+    assert '--quality has no effect on PNG' in capsys.readouterr().err

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+import shutil
 
 from nightseg_ros.cli.main import main
 from nightseg_ros.data import SynthesisConfig
@@ -147,6 +148,25 @@ def test_a_folder_of_other_settings_or_files_is_refused_and_stays(days, tmp_path
     assert files_of(out) != before
 
 
+def test_labels_of_another_meaning_and_other_guesses_are_noticed(tmp_path):
+    days = tmp_path / 'days'
+    own = config(write_streets(days, 2), tmp_path / 'own', count=2)
+    shutil.copytree(days / 'labels', days / 'labels' / 'scene')
+    guessed = config(f'paired:{days}/images:{days}/labels', tmp_path / 'guessed', count=2)
+    for settings in (own, guessed):
+        synthesize(settings)
+        # as manifests of before
+        assert 'labels_sha256' not in json.loads(Path(settings.out, 'manifest.json').read_text())
+    turned = replace(CAMVID11, name='turned', classes=CAMVID11.classes[::-1])
+    (days / 'taxonomy.json').write_text(json.dumps(turned.to_dict()))
+    imwrite(days / 'labels' / 'scene' / 'a1.png', np.full((64, 96), ROAD, np.uint8))
+    for settings, words in ((own, 'labels_sha256 = None'), (guessed, 'data_sha256')):
+        with pytest.raises(DataError, match=words):
+            synthesize(settings)
+        synthesize(replace(settings, force=True))
+        synthesize(settings)
+
+
 @pytest.mark.parametrize(
     ('changes', 'words'),
     [
@@ -156,6 +176,7 @@ def test_a_folder_of_other_settings_or_files_is_refused_and_stays(days, tmp_path
         ({'taxonomy': 'none'}, "no taxonomy 'none'"),
         ({'night': {'mixture': {'noon': 1.0}}}, "preset 'noon'"),
         ({'data': 'folder:nowhere'}, 'no folder'),
+        ({'styles': ('street',)}, "'styles' are those of a generator"),
     ],
 )
 def test_what_cannot_work_is_named(changes, words, days, tmp_path):

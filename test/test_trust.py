@@ -13,7 +13,7 @@ from nightseg_ros.cli.main import main
 from nightseg_ros.data import photometric
 from nightseg_ros.data.augment import distort, PhotometricConfig
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.sample import DataError, read_image
+from nightseg_ros.data.sample import DataError, read_image, read_labels
 from nightseg_ros.evaluation.metrics import BootstrapConfig, ranks, selective, spearman
 from nightseg_ros.node.parameters import BY_NAME
 from nightseg_ros.outputs import OutputError
@@ -23,6 +23,7 @@ from nightseg_ros.perception.result import Want
 from nightseg_ros.runtime.graph import graph_of, ReliabilityHead
 from nightseg_ros.simulation.drive import render
 from nightseg_ros.simulation.street import Street
+from nightseg_ros.taxonomy import CAMVID11, COMMA10K
 from nightseg_ros.training import CalibrationConfig
 from nightseg_ros.training.average import average_weights, AverageConfig
 from nightseg_ros.training.calibrate import (
@@ -37,6 +38,7 @@ from nightseg_ros.weights import (
     has_reliability,
     load_weights,
     network_tensors,
+    RELIABILITY,
     save_weights,
     WeightsError,
     write_manifest,
@@ -44,7 +46,7 @@ from nightseg_ros.weights import (
 import numpy as np
 from out_of_distribution import CORRUPTIONS
 import pytest
-from tiny_data import silent, write_streets
+from tiny_data import imwrite, silent, write_streets
 from tiny_weights import write_illumination, write_segmenter
 import torch
 
@@ -223,11 +225,33 @@ def test_publishing_keeps_both_and_a_mean_neither(calibrated, tmp_path, capsys, 
     assert not has_reliability(mean) and mean.metadata.temperature == 1.0
 
 
-def test_what_is_dark_already_is_not_made_night(streets, tmp_path):
-    day = str(write_segmenter(tmp_path / 'day.safetensors'))
-    config = CalibrationConfig(weights=day, faults_on=(f'{streets[0]}:dusk',), cameras=0)
+@pytest.mark.parametrize(('light', 'taxonomy'), [('dusk', CAMVID11), ('day', COMMA10K)])
+def test_what_is_dark_already_or_knows_no_sky_is_not_made_night(light, taxonomy, tmp_path):
+    day = str(write_segmenter(tmp_path / 'day.safetensors', taxonomy=taxonomy))
+    data = write_streets(tmp_path / 'set')
+    for file in (tmp_path / 'set' / 'labels').iterdir():
+        imwrite(file, np.minimum(read_labels(file), len(taxonomy) - 1))
+    config = CalibrationConfig(weights=day, faults_on=(f'{data}:{light}',), cameras=0)
     about = calibrate(config, silent).metadata.training['calibration']['reliability']
     assert about['judged_frames'] == 4 * (1 + FAULTS)
+
+
+def test_a_night_is_made_by_the_guesses_where_labels_have_gaps(tmp_path):
+    fitted = []
+    for name in ('gaps', 'guesses'):
+        write_streets(tmp_path / name)
+        labels = tmp_path / name / 'labels'
+        for file in [*labels.iterdir()]:
+            ids = read_labels(file)
+            if name == 'guesses':
+                imwrite(labels / 'scene' / file.name, ids)
+            ids[:25] = 255
+            imwrite(file, ids)
+        path = str(write_segmenter(tmp_path / f'{name}.safetensors'))
+        data = f'paired:{tmp_path / name}/images:{labels}'
+        config = CalibrationConfig(weights=path, faults_on=(data,), cameras=0)
+        fitted.append(calibrate(config, silent).tensors[f'{RELIABILITY}bias'])
+    assert fitted[0] != fitted[1]
 
 
 def test_what_cannot_be_fitted_is_refused(streets, calibrated, tmp_path):

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from nightseg_ros.cli.options import print_table, Progress, read_config, tell_problems
+from nightseg_ros.cli.options import print_table, Progress, read_config, refuse, tell_problems
 from nightseg_ros.config import ConfigError, Limited, Limits, Natural, Positive
 from nightseg_ros.data import SynthesisConfig
 from nightseg_ros.files import replace_file
@@ -94,6 +94,8 @@ def extract(options: ExtractOptions) -> int:
 
     if not options.sources:
         raise ConfigError('name one recording or more: videos, bags, folders of images')
+    if options.encoding == 'png':
+        refuse(options, 'PNG', 'quality')
     with Progress('reading', None) as progress:
         written, broken = extract(
             options.sources, options.out, every=options.every, encoding=options.encoding,

@@ -63,6 +63,8 @@ class SynthesisConfig(Limited):
             raise ValueError(f"'ratio' is a share above 0 and at most 1, got {self.ratio}")
         if (self.method == 'generator') != bool(self.weights):
             raise ValueError("'weights' and the method 'generator' belong together")
+        if self.styles and not self.weights:
+            raise ValueError("'styles' are those of a generator: leave them out, or give one")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,7 +21,14 @@ from typing import Any
 
 import cv2
 from nightseg_ros.data.datasets import list_dataset, parse_spec
-from nightseg_ros.data.sample import DataError, describe_unknown, read_image, read_stored, Sample
+from nightseg_ros.data.sample import (
+    DataError,
+    describe_unknown,
+    labels_of,
+    read_image,
+    read_stored,
+    Sample,
+)
 from nightseg_ros.perception.frame import decode_file
 from nightseg_ros.taxonomy import CAMVID11, Taxonomy, UNLABELLED
 import numpy as np
@@ -164,6 +171,11 @@ def _check_sample(sample: Sample) -> CheckedSample:
         found.prints = fingerprint(picture)
         if found.prints is None:
             found.problems.append(('blank picture', image, ''))
+        if sample.scene is not None:
+            try:
+                labels_of(sample.scene, picture)
+            except DataError as error:
+                found.problems.append(('label unreadable', str(sample.scene), str(error)))
     if sample.label is None:
         return found
     path, meaning = sample.label.path, sample.label.meaning

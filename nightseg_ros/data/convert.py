@@ -150,6 +150,9 @@ KINDS: dict[Output, str] = {
 #: What the layouts for RViz and Foxglove show, labels and legend.
 DEFAULT_OUTPUTS = tuple(name for name in KINDS if name not in ('confidence', 'translated'))
 
+#: Results that a bag may hold already; the last two are the node's alone.
+_RESULTS = (*KINDS, 'labels/compressed', 'label_info')
+
 #: When something was recorded, and what writes it into the copy.
 _Written = tuple[int, Callable[[], None]]
 
@@ -170,9 +173,10 @@ def write_predictions(
     Copy a bag and add the results of its cameras (``topics``; all without).
 
     Each camera's frames go through the pipeline in the order of their stamps; the results have
-    the stamp and frame_id of their image and lie where it was recorded. Topics of these names that
-    the bag already has are replaced. The same bag and backend give the same bytes. Of a ROS 1 bag
-    only the images are copied. ``BagError`` where there is nothing to read, or no place to write.
+    the stamp and frame_id of their image and lie where it was recorded. Results that the bag
+    already has are not copied. The same bag and backend give the same bytes. Of a ROS 1 bag only
+    the images are copied. ``BagError`` where there is nothing to read, no place to write, or two
+    topics are of one camera.
     """
     done = Converted()
     with BagReader(source) as bag:
@@ -184,6 +188,12 @@ def write_predictions(
             done.note = bag.others_text()
         names = [camera.name for camera in cameras]
         prefixes = dict(zip(names, output_prefixes(names)))
+        last = {prefix: name for name, prefix in prefixes.items()}
+        for name, prefix in prefixes.items():
+            if last[prefix] != name:
+                raise BagError(
+                    f"'{name}' and '{last[prefix]}' are of one camera: name one with --topic"
+                )
         total = sum(camera.count for camera in cameras)
         with BagWriter(
             out, storage=storage, compress=compress, force=force, inputs=[source]
@@ -214,9 +224,15 @@ def write_predictions(
 
             copies: Iterable[_Written] = ()
             if bag.is_ros2:
-                ours = {f'{prefix}/{output}' for prefix in prefixes.values() for output in KINDS}
-                replaced = sorted(ours & {topic.name for topic in bag.topics})
-                done.left_out += [f"'{name}' is predicted anew" for name in replaced]
+                ours = {
+                    f'{prefix}/{output}': (
+                        'predicted anew' if output in outputs else 'of an earlier prediction'
+                    )
+                    for prefix in prefixes.values()
+                    for output in _RESULTS
+                }
+                replaced = sorted(ours.keys() & {topic.name for topic in bag.topics})
+                done.left_out += [f"'{name}' is {ours[name]}" for name in replaced]
                 for channel in bag.empty_channels(leave_out=replaced):
                     writer.add_topic(channel)
                 copies = (

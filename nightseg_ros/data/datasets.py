@@ -106,11 +106,9 @@ def parse_spec(spec: str) -> tuple[str, Path, str]:
 def _split_root(text: str) -> tuple[str, str]:
     """Split ``ROOT[:REST]``: the longest folder that there is, or all before the first colon."""
     parts = text.split(':')
-    for count in range(len(parts), 1, -1):
-        root = ':'.join(parts[:count])
-        if user_path(root).is_dir():
-            return root, ':'.join(parts[count:])
-    return parts[0], ':'.join(parts[1:])
+    folders = (n for n in range(len(parts), 1, -1) if user_path(':'.join(parts[:n])).is_dir())
+    count = next(folders, 1)
+    return ':'.join(parts[:count]), ':'.join(parts[count:])
 
 
 # -- where files lie -------------------------------------------------------------------------
@@ -328,16 +326,6 @@ def list_layout(
         if meaning is not None:
             label = LabelFile(there or root / layout.labels.format(**given, **fields), meaning)
         samples.append(Sample(image=path, label=label, source=source, light=light))
-    others = {
-        path.suffix
-        # of a fixed suffix there are no others
-        for path in (
-            root.glob(_filled(layout.images, given)) if layout.images[-2:] == '.*' else ()
-        )
-        if path.suffix.lower() not in IMAGE_SUFFIXES and path.name[0] != '.' and path.is_file()
-    }
-    if others:
-        LOG.warning("'%s': not read: files %s", root / fixed, ', '.join(sorted(others)))
     if only and not samples:
         raise DataError(f"nothing in it is of '{only}'; there is {', '.join(sorted(known))}")
     # of a.png and a.PNG one is not used; '' is in every name
@@ -353,7 +341,7 @@ def _key(fields: Fields) -> tuple[tuple[str, str], ...]:
 def _matches(
     root: Path, pattern: str, given: Mapping[str, str], names: str
 ) -> Iterator[tuple[Fields, Path]]:
-    """Yield the fields and the path of each visible file that matches, sorted by path."""
+    """Yield fields and path of each visible file that matches, sorted by path; warn of others."""
     stem, _, suffix = pattern.rpartition('.')
     suffixes = IMAGE_SUFFIXES if suffix == '*' else (f'.{suffix}',)
     expression = ''
@@ -362,12 +350,21 @@ def _matches(
             expression += re.escape(given[part] if index % 2 else part)
         else:
             expression += f'(?P<{part}>{names if part == "name" else "[^/]+"})'
-    for path in sorted(root.glob(f'{_filled(stem, given)}.*')):
+    wanted = f'{_filled(stem, given)}.*'
+    others: set[str] = set()
+    for path in sorted(root.glob(wanted)):
+        if path.name.startswith('.'):
+            continue
         # cameras and Windows write .PNG
-        if path.suffix.lower() in suffixes and not path.name.startswith('.'):
+        if path.suffix.lower() in suffixes:
             match = re.fullmatch(expression, path.relative_to(root).with_suffix('').as_posix())
             if match:
                 yield match.groupdict(), path
+        elif suffix == '*' and path.is_file():
+            others.add(path.suffix)
+    if others:
+        text = ', '.join(sorted(others))
+        LOG.warning("'%s': not read: files %s", (root / wanted).parent, text)
 
 
 def _is_there(root: Path, layout: Layout, given: Mapping[str, str]) -> bool:

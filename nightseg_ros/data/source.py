@@ -220,13 +220,15 @@ class FrameSource:
 
 
 def camera_names(topics: tuple[str, ...]) -> dict[str, str]:
-    """Return the camera of each image topic; two images of one parent are told apart in full."""
-    names = {topic: camera_of(topic) for topic in topics}
-    taken = Counter(names.values())
-    return {
-        topic: name if taken[name] == 1 else base_topic(topic).strip('/')
-        for topic, name in names.items()
-    }
+    """Return the camera of each image topic; those of one name are told apart by more of it."""
+    cameras, images = (Counter(map(part, topics)) for part in (camera_of, base_topic))
+
+    def name(topic: str) -> str:
+        if cameras[camera_of(topic)] == 1:
+            return camera_of(topic)
+        return (base_topic(topic) if images[base_topic(topic)] == 1 else topic).strip('/')
+
+    return {topic: name(topic) for topic in topics}
 
 
 def open_source(

@@ -153,6 +153,13 @@ def _settings(
     """Return what the bytes of the result depend on, in JSON types."""
     elsewhere = ('out', 'force', 'sheet', 'ratio', 'count')
     settings = {key: v for key, v in to_mapping(config).items() if key not in elsewhere}
+    meanings = [
+        None if label is None or label.stores_ids() else label.meaning
+        for label in (days[index].label for index in chosen)
+    ]
+    if any(meanings):
+        # a taxonomy.json changes what the same bytes mean
+        settings['labels_sha256'] = hashlib.sha256(repr(meanings).encode()).hexdigest()
     return settings | {
         'version': 1,
         'count': len(chosen),
@@ -182,6 +189,9 @@ def _files(samples: Iterable[Sample]) -> Iterator[Path]:
         yield sample.image
         if sample.label is not None:
             yield sample.label.path
+        # a missing one is named when it is read
+        if sample.scene is not None and sample.scene.path.is_file():
+            yield sample.scene.path
 
 
 def _sha256(files: Iterable[Path]) -> str:

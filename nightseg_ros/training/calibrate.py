@@ -20,7 +20,7 @@ from nightseg_ros.data.augment import distort, PhotometricConfig
 from nightseg_ros.data.datasets import open_dataset
 from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.photometric import corrupted
-from nightseg_ros.data.sample import DataError, labelled, read_image, read_pair, Sample
+from nightseg_ros.data.sample import DataError, labelled, labels_of, read_image, read_pair, Sample
 from nightseg_ros.outputs import check_output
 from nightseg_ros.runtime.backend import Log
 from nightseg_ros.runtime.export import replace_weights
@@ -226,8 +226,9 @@ def _reliability_head(
             image, truth = read_pair(sample)
             rng = np.random.default_rng((config.seed, number, 7))
             others = []
-            if sample.light not in ('dusk', 'night'):
-                others.append(synthesize_night(image, truth, rng, taxonomy=taxonomy))
+            if sample.light not in ('dusk', 'night') and 'sky' in taxonomy.classes:
+                scene = labels_of(sample.scene, image) if sample.scene else truth
+                others.append(synthesize_night(image, scene, rng, taxonomy=taxonomy))
             others += [corrupted(image, rng) for _ in range(FAULTS)]
             for shown in (image, *others):
                 seen, logits = predict(graph, shown, long_side)
