@@ -78,7 +78,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def from_mapping(
     cls: type[T], mapping: Mapping[str, Any], *, where: str = '', missing: Any = _REQUIRED,
-    below: T | None = None,
+    below: T | None = None, check: bool = True,
 ) -> T:  # fmt: skip
     """
     Build the dataclass ``cls`` from a mapping, nested mappings for nested dataclasses.
@@ -87,7 +87,8 @@ def from_mapping(
     first unknown key, missing key or value of the wrong type; a ``ValueError`` raised by the
     class's own checks becomes one, too. A required key that is not there takes the value
     ``missing``, if given. Keys that are not there have the values of ``below``; for a nested
-    mapping that is its own default.
+    mapping that is its own default. Without ``check`` the classes' own checks are left to whoever
+    builds from the result, once more keys are known.
     """
     hints = get_type_hints(cls)
     prefix = f'{where}.' if where else ''
@@ -100,7 +101,7 @@ def from_mapping(
             near, known = did_you_mean(str(key), fields), ', '.join(sorted(fields))
             raise ConfigError(f"unknown key '{prefix}{key}'; known keys: {known}{near}")
         nested = _default(fields[key]) if below is None else getattr(below, key)
-        values[key] = _fit(hints[key], value, f'{prefix}{key}', nested)
+        values[key] = _fit(hints[key], value, f'{prefix}{key}', nested, check)
     for name, field in fields.items():
         if below is not None:
             values.setdefault(name, getattr(below, name))
@@ -108,6 +109,12 @@ def from_mapping(
             if missing is _REQUIRED:
                 raise ConfigError(f"key '{prefix}{name}' is missing")
             values[name] = missing
+    if not check:
+        bare = object.__new__(cls)
+        for name, field in fields.items():
+            value = values[name] if name in values else _default(field)
+            object.__setattr__(bare, name, value)
+        return bare
     try:
         return cls(**values)
     except ConfigError:
@@ -165,7 +172,7 @@ class Limited:
         """Raise ``ValueError`` for the first setting outside of its limits."""
         for name, limits in _limits(type(self)):  # type: ignore[arg-type]
             value = getattr(self, name)
-            # the command line has yet to fill in the others
+            # None where it is left out
             if isinstance(value, (int, float)) and not limits.low <= value <= limits.high:
                 wanted = f'{limits.low:g} to {limits.high:g}'
                 if limits.high == math.inf:
@@ -190,19 +197,19 @@ def to_mapping(config: Any) -> dict[str, Any]:
     return {key: list(v) if isinstance(v, tuple) else v for key, v in result.items()}
 
 
-def _fit(hint: Any, value: Any, key: str, below: Any = None) -> Any:
+def _fit(hint: Any, value: Any, key: str, below: Any = None, check: bool = True) -> Any:
     """Return ``value`` as the type ``hint``, or raise ``ConfigError`` naming ``key``."""
     origin, inner = get_origin(hint), get_args(hint)
     wanted = f'be {getattr(hint, "__name__", hint)}'
     if origin in (Union, types.UnionType):
         if value is None and type(None) in inner:
             return None
-        return _fit(next(o for o in inner if o is not type(None)), value, key, below)
+        return _fit(next(o for o in inner if o is not type(None)), value, key, below, check)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         if isinstance(value, hint):
             return value
         below = below if isinstance(below, hint) else None
-        return from_mapping(hint, value, where=key, below=below)
+        return from_mapping(hint, value, where=key, below=below, check=check)
     if origin is Literal:
         if value in inner:
             return value

@@ -59,7 +59,7 @@ class WeightsMetadata(Limited):
     data: str = ''
     """What it was trained on, in words."""
     ratio: float = 0.0
-    """Share of synthetic night among the training samples."""
+    """How often a training sample by day became a synthetic night (``augment.night_share``)."""
     license: str = ''  # noqa: A003
     """What the training data allows; the node logs it once when it loads the file."""
     commit: str = ''
@@ -121,7 +121,7 @@ def save_weights(
     half: bool = False,
 ) -> None:
     """
-    Write a file whole or not at all.
+    Write a file whole or not at all, and renew the manifest beside it, if any.
 
     ``half`` stores floating tensors as float16; they are read back as float32.
     """
@@ -137,7 +137,18 @@ def save_weights(
         arrays = {n: a.astype(np.float16) if a.dtype.kind == 'f' else a for n, a in arrays.items()}
     content = save(arrays, metadata={_KEY: json.dumps(asdict(metadata), sort_keys=True)})
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    replace_file(Path(path), content, durable=True)
+    replace_listed(Path(path), content)
+
+
+def replace_listed(path: Path, content: bytes) -> None:
+    """Write a weights file and renew the manifest, if any; killed at any moment, it loads."""
+    listed = (path.parent / MANIFEST).exists()
+    if listed:
+        # what is not listed may be the old file or the new one
+        write_manifest(path.parent, but=path.name)
+    replace_file(path, content, durable=True)
+    if listed:
+        write_manifest(path.parent)
 
 
 def set_graph(path: Path, graph: str) -> str:
@@ -146,9 +157,7 @@ def set_graph(path: Path, graph: str) -> str:
 
     content = path.read_bytes()
     content = save(load(content), metadata={**_header_texts(content), _GRAPH: graph})
-    replace_file(path, content, durable=True)
-    if (path.parent / MANIFEST).exists():
-        write_manifest(path.parent)
+    replace_listed(path, content)
     return hashlib.sha256(content).hexdigest()
 
 
@@ -256,13 +265,14 @@ def read_manifest(folder: Path) -> dict[str, str]:
     return {entry[1].lstrip('*'): entry[0].lower() for entry in entries if len(entry) == 2}
 
 
-def write_manifest(folder: Path) -> None:
-    """List every weights file of ``folder`` with its hash."""
+def write_manifest(folder: Path, but: str = '') -> None:
+    """List every weights file of ``folder`` with its hash, ``but`` the one of that name."""
     lines = [
         f'{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n'
         for file in sorted(folder.glob('*.safetensors'))
+        if file.name != but
     ]
-    replace_file(folder / MANIFEST, ''.join(lines).encode())
+    replace_file(folder / MANIFEST, ''.join(lines).encode(), durable=True)
 
 
 def _header(content: bytes, file: Path) -> tuple[WeightsMetadata, str]:

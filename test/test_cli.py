@@ -479,9 +479,11 @@ def test_publish_ships_weights_with_scores_and_a_valid_manifest(tmp_path, capsys
     assert read_manifest(models)['mine.safetensors'] == shipped.sha256
     assert shipped.metadata.metrics['camvid:day_test']['miou9'] == 0.6
     assert shipped.path.stat().st_size < 0.7 * trained.stat().st_size
-    metrics.write_text('{}')
-    assert main([*flags, '--metrics', str(metrics)]) == 2
-    assert 'metrics.json' in capsys.readouterr().err
+    bare = {'all': dict.fromkeys(entry), 'mean_of_sources_miou9': None}
+    for runs, words in (({}, 'make it anew'), ({'runs': {'night': bare}}, "no scores of 'night'")):
+        metrics.write_text(json.dumps({'route': 'day', **runs}))
+        assert main([*flags, '--metrics', str(metrics)]) == 2
+        assert words in capsys.readouterr().err
 
 
 def test_evaluate_scores_what_predict_writes(tmp_path, weights, capsys):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import json
 from typing import Literal
 
+from nightseg_ros.cli.options import OptionError, read_config
 from nightseg_ros.config import ConfigError, from_mapping, read_yaml, to_mapping
 from nightseg_ros.data import SynthesisConfig
 from nightseg_ros.data.augment import AugmentConfig
@@ -137,6 +138,27 @@ def test_mistakes_are_named(mapping, words):
 def test_settings_that_cannot_work_are_named(kind, changes, words):
     with pytest.raises(ConfigError, match=words):
         from_mapping(kind, changes, missing=('what has to be given',))
+
+
+@pytest.mark.parametrize(
+    ('kind', 'text', 'flags', 'without', 'words'),
+    [
+        (CalibrationConfig, 'frames: 20', '--data x', '--weights w', '--faults-on'),
+        (FastTranslatorConfig, 'loss: {adversarial: 2.0}', '--unpaired x',
+         '--data d --segmenter s --out o', 'needs real nights'),
+        (AverageConfig, 'long_side: 64', '--weights a b', '--weights a --out o', 'two files'),
+        (IlluminationConfig, 'steps: 3', '--data day:a:b', '--data x --out o', "'data': 'x'"),
+        (SweepConfig, 'ratios: []', '--ratios 0.5', '--data d --select s --out o', "'ratios'"),
+        (SegmenterConfig, 'augment: {flip: 2.0}', '--augment.flip 0.5', '--data d --out o',
+         "'flip' must be 0 to 1"),
+    ],
+)  # fmt: skip
+def test_file_and_flags_are_checked_together(kind, text, flags, without, words, tmp_path):
+    (tmp_path / 'a.yaml').write_text(text)
+    given = ['--config', str(tmp_path / 'a.yaml'), *without.split()]
+    with pytest.raises(OptionError, match=words):
+        read_config(kind, 'verb', given)
+    assert isinstance(read_config(kind, 'verb', [*given, *flags.split()]), kind)
 
 
 def test_what_a_nested_mapping_leaves_out_is_the_recipes_own():

@@ -411,7 +411,12 @@ def test_pseudo_labels_keep_the_surest_share_of_each_class_on_which_all_agree(ro
 
     def label(**changes: object) -> np.ndarray:
         """Return the labels uint8 [2, 48, 64]; there is a guess for every pixel, too."""
-        write_pseudo_labels(replace(config, **changes), silent)
+        on_disk: list[int] = []
+        scene = root / '.pseudo.partial' / 'scene'
+        write_pseudo_labels(
+            replace(config, **changes), lambda _: on_disk.append(len([*scene.iterdir()]))
+        )
+        assert on_disk == [2], 'no frame that is labelled waits in memory'
         manifest = (out / 'manifest.json').read_text()
         assert json.loads(manifest)['frames'] == 2 and str(root) not in manifest
         samples = open_dataset(f'paired:{images}:{out}')

@@ -31,7 +31,7 @@ from nightseg_ros.training.losses import (
 )
 from nightseg_ros.training.run import RunError
 from nightseg_ros.training.segmenter import first_network, SegmenterConfig, train_segmenter
-from nightseg_ros.weights import load_weights, save_weights, WeightsError
+from nightseg_ros.weights import load_weights, save_weights, WeightsError, write_manifest
 import numpy as np
 import pytest
 from tiny_data import imwrite, silent, tiny_config, write_streets
@@ -218,6 +218,11 @@ def test_frozen_norms_keep_their_statistics(data, tmp_path):
         if name.endswith(('running_mean', 'running_var')):
             assert torch.equal(tensor, after[name])
     assert not torch.equal(before['classify.weight'], after['classify.weight'])
+    about = load_weights(tmp_path / 'out' / 'weights.safetensors').metadata.training
+    assert about['init'] == load_weights(start).sha256
+    write_segmenter(start, seed=1)
+    with pytest.raises(RunError, match=f"init = '{about['init']}'"):
+        train_segmenter(config, silent)
 
 
 @pytest.mark.parametrize('name', ['day', 'night', 'erf_pspnet', 'rendered', 'tutorial'])
@@ -251,7 +256,8 @@ def test_an_average_is_the_mean_and_names_the_data_and_the_licences_of_all(tmp_p
         )  # fmt: skip
         files.append(str(tmp_path / f'{len(files)}.safetensors'))
         save_weights(files[-1], dict(part.tensors), metadata)
-    out = str(tmp_path / 'mean.safetensors')
+    out = str(shutil.copy(files[0], tmp_path / 'mean.safetensors'))
+    write_manifest(tmp_path)
     flags = ['--weights', *files, files[0], '--out', out, '--long-side', '96']
     monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(io.BytesIO()))
     assert main(['train', 'soup', *flags]) == 0

@@ -166,9 +166,17 @@ def test_make_weights_makes_every_weight_and_goes_on(frames, tmp_path):
     assert again.returncode == 0 and again.stdout.count('\n') == 1
 
 
-def test_what_was_tried_out_is_not_taken_for_done(tmp_path):
-    command = [ROOT / 'config' / 'training' / 'make_weights.sh', tmp_path, tmp_path / 'out']
-    for steps, code, words in (('2', 0, ''), ('', 2, "begun with STEPS='2'"), ('2', 0, '')):
+def test_what_was_tried_out_is_not_taken_for_done_and_missing_data_are_told_first(
+    frames, tmp_path
+):
+    command = [ROOT / 'config' / 'training' / 'make_weights.sh', frames, tmp_path / 'out']
+    last = f"lacks '{frames}/night_dev/labels' '{frames}/clips/desert.mp4':"
+    for steps, code, words in (
+        ('2', 0, ''), ('', 2, "begun with STEPS='2'"), ('2', 0, ''), ('2', 2, last)
+    ):  # fmt: skip
+        if words == last:
+            (frames / 'clips' / 'desert.mp4').unlink()
+            shutil.rmtree(frames / 'night_dev' / 'labels')
         variables = {**os.environ, 'PYTHON': 'true', 'STEPS': steps}
         done = subprocess.run(command, capture_output=True, text=True, env=variables)
         assert done.returncode == code and words in done.stderr

@@ -111,15 +111,21 @@ def test_a_run_that_stops_anywhere_goes_on_to_the_same_end(tmp_path, stop, whole
     assert same(*(load_file(out / 'checkpoint.safetensors') for out in (tmp_path, whole[0])))
 
 
-def test_pictures_and_events_are_where_people_look(whole):
+def test_pictures_and_events_are_where_people_look(whole, tmp_path):
     names = sorted(path.name for path in (whole[0] / 'pictures').iterdir())
     assert names == ['noise_000003.jpg', 'noise_000007.jpg', 'noise_000008.jpg']
     pytest.importorskip('tensorboard')
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(whole[0] / 'tensorboard')).Reload()
-    assert [event.step for event in events.Scalars('loss')] == list(range(STEPS))
-    assert [event.step for event in events.Images('noise')] == [3, 7, 8]
+    # killed before its first checkpoint
+    train(tmp_path, 1)
+    [first] = (tmp_path / 'tensorboard').iterdir()
+    first.rename(first.with_name('events.out.tfevents.0'))
+    train(tmp_path)
+    for out in (whole[0], tmp_path):
+        events = EventAccumulator(str(out / 'tensorboard')).Reload()
+        assert [event.step for event in events.Scalars('loss')] == list(range(STEPS))
+        assert [event.step for event in events.Images('noise')] == [3, 7, 8]
 
 
 def test_time_left_and_a_missing_tensorboard_are_told(tmp_path, monkeypatch):

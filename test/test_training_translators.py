@@ -31,7 +31,7 @@ from nightseg_ros.weights import load_weights
 import numpy as np
 import pytest
 from tiny_data import imwrite, killed_after, silent, tiny_config
-from tiny_weights import write_segmenter, write_translator
+from tiny_weights import write_fast_generator, write_segmenter, write_translator
 import torch
 
 
@@ -53,6 +53,7 @@ def root(tmp_path_factory):
                 imwrite(root / light / name, np.clip(image, 0, 255).astype(np.uint8))
                 imwrite(root / f'{light}_labels' / name, labels)
     write_segmenter(root / 'judge.safetensors')
+    write_fast_generator(root / 'start.safetensors')
     return root
 
 
@@ -173,7 +174,8 @@ def fast_config(root: Path, out: Path, **changes: Any) -> FastTranslatorConfig:
 
 
 def pairs_config(root: Path, out: Path) -> FastTranslatorConfig:
-    return fast_config(root, out, unpaired=(), loss=paired.FastLossConfig())
+    start = str(root / 'start.safetensors')
+    return fast_config(root, out, unpaired=(), loss=paired.FastLossConfig(), init=start)
 
 
 def night_config(root: Path, out: Path, **changes: Any) -> DayToNightConfig:
@@ -241,6 +243,8 @@ def test_resumed_equals_uninterrupted(root, tmp_path, monkeypatch, make, names, 
     metadata = load_weights(whole[-1]).metadata
     assert metadata.task == ('segment' if make is day_config else 'translate')
     assert metadata.arch.get('styles', ['blue', 'red']) == ['blue', 'red']
+    if make is pairs_config:
+        assert metadata.training['init'] == load_weights(root / 'start.safetensors').sha256
     log = (tmp_path / 'cut' / 'metrics.jsonl').read_text().splitlines()
     assert len(log) == 6 and all(f'"{name}"' in log[0] for name in logged.split())
     assert len(list((tmp_path / 'cut' / 'pictures').glob('*.jpg'))) == 2

@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights files: what is written is read, and nothing else is."""
 
+from contextlib import nullcontext
 import dataclasses
 import json
+import os
 from pathlib import Path
 import pickle
 import shutil
@@ -15,6 +17,7 @@ from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19
 from nightseg_ros.weights import (
     load_weights,
     MANIFEST,
+    read_manifest,
     save_weights,
     WeightsError,
     WeightsMetadata,
@@ -137,6 +140,24 @@ def test_interrupted_write_leaves_the_old_file(file, monkeypatch):
         save_weights(file, network.state_dict(), WeightsMetadata(network='lite_segmenter'))
     assert file.read_bytes() == before
     assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize('moves', range(4))
+def test_weights_can_be_loaded_wherever_their_writer_was_killed(file, moves, monkeypatch):
+    write_manifest(file.parent)
+    weights, left, move = load_weights(file), [None] * moves, os.replace
+
+    def killed(*names: Path) -> None:
+        left.pop()
+        move(*names)
+
+    monkeypatch.setattr('os.replace', killed)
+    metadata = dataclasses.replace(weights.metadata, data='other')
+    with pytest.raises(IndexError) if moves < 3 else nullcontext():
+        save_weights(file, weights.tensors, metadata)
+    found = load_weights(file)
+    assert found.metadata.data == ('other' if moves > 1 else '')
+    assert read_manifest(file.parent).get(file.name) == (None if moves in (1, 2) else found.sha256)
 
 
 def test_values_that_are_no_numbers_are_refused(file):

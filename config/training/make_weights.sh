@@ -16,6 +16,16 @@ data=${1:?usage: make_weights.sh DATA OUT} out=${2:?usage: make_weights.sh DATA 
 here=$(cd "$(dirname "$0")" && pwd)
 read -ra flags <<<"${FLAGS:-}"
 read -ra steps <<<"${STEPS:+--steps $STEPS}"
+# what the last step needs is not missed after ten hours
+missing=
+for place in "$data"/{camvid/{day_train,day_val,dusk},camvid_native/day_train,cityscapes_frankfurt,night_dev}/{images,labels} \
+  "$data"/unlabelled/{day,night}/{msrs,roadscene}_*.jpg "$data"/clips/{night,seattlestreet1,seattlestreet2,desert,countryroad}.mp4; do
+  [ -e "$place" ] || missing+=" '$place'"
+done
+if [ "$missing" ]; then
+  echo "make_weights: DATA lacks$missing: lay it out as docs/training.md says" >&2
+  exit 2
+fi
 mkdir -p "$out/models"
 # what was tried out with few steps must not pass for done
 [ -e "$out/steps" ] || echo "${STEPS:-}" >"$out/steps"
@@ -74,8 +84,7 @@ translator() {  # translator NAME FLAG…
   train "$1" fast_translator --config "$here/fast_translator.yaml" --segmenter "$out/day.safetensors" --data "$camvid" "$labelled_day" "${@:2}"
 }
 translator pairs
-translator translator --init "$(weights pairs)" --unpaired "$real_day" "$labelled_night" --loss.adversarial 2.0 --loss.night-semantic 1.0 \
-  --rate 1.0e-3 --batch 3 --night-batch 3 --augment.crop 192 288
+translator translator --init "$(weights pairs)" --unpaired "$real_day" "$labelled_night" --loss.adversarial 2.0 --rate 1.0e-3
 # 10. day or night?
 clips=$data/clips unlabelled=$data/unlabelled
 once illumination nightseg train illumination --out "$out/illumination.safetensors" ${steps[@]+"${steps[@]}"} --data \

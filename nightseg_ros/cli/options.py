@@ -166,8 +166,8 @@ def read_config(options: type[T], verb: str, arguments: Sequence[str]) -> T:
         raise ConfigError('--config needs the name of a YAML file') from error
     if given.config is None:
         return parse(options, verb, rest)
-    # flags must give what the file leaves out, mostly --out
-    preset = from_mapping(options, read_yaml(given.config), missing=tyro.MISSING)
+    # flags give what the file leaves out, mostly --out: settings are checked with them
+    preset = from_mapping(options, read_yaml(given.config), missing=tyro.MISSING, check=False)
     return parse(options, verb, rest, default=preset)
 
 

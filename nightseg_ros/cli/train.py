@@ -243,17 +243,24 @@ def _headline(file: Path) -> dict[str, Any]:
     """Return the figures of each data set that fit a line of a model card."""
     try:
         result = json.loads(file.read_text(encoding='utf-8'))
-        return {
+        route = result['route']
+        figures = {
             name: {
                 **{key: run['all'][key] for key in ('miou', 'miou9', 'pixel_acc')},
-                'mean_of_sources_miou9': round(run['mean_of_sources_miou9'], 4),
+                'mean_of_sources_miou9': run['mean_of_sources_miou9'],
             }
             for name, run in result['runs'].items()
-        } | {'route': result['route']}
+        }
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"'{file}' is no metrics.json of `nightseg evaluate` ({error!r}): make it anew"
         ) from error
+    for name, scores in figures.items():
+        if None in scores.values():
+            raise ConfigError(
+                f"'{file}' has no scores of '{name}': evaluate with --dataset or --labels"
+            )
+    return figures | {'route': route}
 
 
 def _commit() -> str:

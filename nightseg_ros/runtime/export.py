@@ -23,18 +23,17 @@ import warnings
 import zlib
 
 from nightseg_ros.config import to_mapping
-from nightseg_ros.files import cache_dirs, replace_file, write_cache
+from nightseg_ros.files import cache_dirs, write_cache
 from nightseg_ros.runtime.backend import BackendError, Log
 from nightseg_ros.weights import (
     IMPORTED,
     load_weights,
-    MANIFEST,
     RELIABILITY,
+    replace_listed,
     save_weights,
     set_graph,
     Weights,
     WeightsError,
-    write_manifest,
 )
 import numpy as np
 import numpy.typing as npt
@@ -167,9 +166,7 @@ def replace_weights(path: Path, weights: Weights, *, half: bool, graph: bool = T
         if graph:
             embed_graph(whole)
         written = dataclasses.replace(load_weights(whole), path=path)
-        replace_file(path, whole.read_bytes(), durable=True)
-    if (path.parent / MANIFEST).exists():
-        write_manifest(path.parent)
+        replace_listed(path, whole.read_bytes())
     return written
 
 

@@ -77,8 +77,6 @@ class SweepConfig:
     def __post_init__(self) -> None:
         for name in ('data', 'select', 'ratios', 'seeds'):
             values = getattr(self, name)
-            if not isinstance(values, tuple):
-                continue  # the command line has yet to fill it in
             if not values:
                 raise ValueError(f"'{name}' must name at least one")
             if len(set(values)) != len(values):

@@ -202,11 +202,6 @@ def _reliability_head(
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return the tensors of the reliability head, and what they were fitted on."""
     graph, taxonomy = _graph(weights)
-    if not hasattr(graph.network, 'decode'):
-        raise WeightsError(
-            f"'{weights.metadata.network}' has no encoder to look into: its frames keep the mean "
-            'confidence as their reliability; leave out --faults-on'
-        )
     long_side = weights.metadata.long_side
     good: list[Observation] = []
     judged: list[Observation] = []

@@ -128,7 +128,7 @@ def generator_loss(
 
 def discriminator_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
     """Return a scalar, half the sum of both errors: that slows the discriminator, as published."""
-    return ((real.float() - 1).square().mean() + fake.float().square().mean()) / 2
+    return ((real - 1).square().mean() + fake.square().mean()) / 2
 
 
 def weighted_sum(losses: Mapping[str, torch.Tensor], weights: Mapping[str, float]) -> torch.Tensor:

@@ -40,7 +40,7 @@ from nightseg_ros.training.losses import (
     weighted_sum,
 )
 from nightseg_ros.training.run import CropRunConfig, data_names, LongSide, TrainingRun
-from nightseg_ros.training.segmenter import first_network
+from nightseg_ros.training.segmenter import first_network, start_of
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -63,10 +63,13 @@ class PairConfig(CropRunConfig):
                 raise ValueError(f"'augment.{name}' changes no pair; leave it out")
 
 
-def _start(config: PairConfig, log: Log) -> tuple[TrainingRun, FrozenSegmenter, NightPairs]:
+def _start(
+    config: PairConfig, log: Log, **judges: str
+) -> tuple[TrainingRun, FrozenSegmenter, NightPairs]:
     """Open the run, the frozen judge and the pairs; networks are built after the seed is set."""
     [segmenter] = open_judges([config.segmenter])
-    run = TrainingRun(config, log, judges={'segmenter': segmenter.weights.sha256})
+    judges['segmenter'] = segmenter.weights.sha256
+    run = TrainingRun(config, log, judges=judges)
     run.place(segmenter)
     days = open_all(config.data, segmenter.taxonomy)
     for day in days:
@@ -143,7 +146,7 @@ class FastTranslatorConfig(PairConfig):
 
 def train_fast_translator(config: FastTranslatorConfig, log: Log = print) -> Path:
     """Run the recipe, or go on with an interrupted run; return the weights' path."""
-    run, segmenter, pairs = _start(config, log)
+    run, segmenter, pairs = _start(config, log, init=start_of(config.init))
     nights = None
     if config.unpaired:
         samples = open_all(config.unpaired, segmenter.taxonomy)
@@ -178,8 +181,7 @@ def train_fast_translator(config: FastTranslatorConfig, log: Log = print) -> Pat
                 day_A, night_B, _, labels_B, camera, _ = next(real)
                 real_A = to_network(day_A)
                 source = torch.cat([source, to_network(night_B)])
-            generator.train()
-            result = G(source).float()
+            result = G(source)
             fake_A = result[count:]
 
             losses = picture_losses(result[:count], target)
@@ -298,7 +300,7 @@ def train_day_to_night(config: DayToNightConfig, log: Log = print) -> Path:
             void = (labels == UNLABELLED) | (labels_B == UNLABELLED)
             map_A, map_B = (one_hot(ids, void, classes) for ids in (labels, labels_B))
 
-            fake_B = G(real_A).float()
+            fake_B = G(real_A)
             with run.fabric.autocast():
                 shown = torch.cat([fake_B, map_A], 1)
                 adversarial = generator_loss(discriminator, shown)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nightseg_ros.config import Limited, Share
 from nightseg_ros.data.datasets import open_all
-from nightseg_ros.data.sample import DataError, encode_labels, read_image, SCENE
+from nightseg_ros.data.sample import DataError, encode_labels, read_image, read_labels, SCENE
 from nightseg_ros.files import read_json
 from nightseg_ros.networks.frozen_segmenter import FrozenSegmenter
 from nightseg_ros.outputs import whole_folder
@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,8 +78,8 @@ def write_pseudo_labels(config: PseudoLabelConfig, log: Log = print) -> Path:
         out, 'pseudo-labels', _is_ours, inputs=inputs, force=True, error=DataError
     ) as folder:
         (folder / SCENE).mkdir()
-        labels: list[Bytes] = []
-        sure: list[Bytes] = []
+        # pixels of each class by how sure they are
+        histogram = np.zeros((len(taxonomy), 256), np.int64)
         for number, sample in enumerate(samples, start=1):
             image = read_image(sample.image)
             (best, probability), *others = (
@@ -86,15 +87,20 @@ def write_pseudo_labels(config: PseudoLabelConfig, log: Log = print) -> Path:
             )
             for other, _ in others:
                 probability *= other == best
-            labels.append(best)
-            sure.append(np.round(probability * 255).astype(np.uint8))
+            certain = np.round(probability * 255).astype(np.uint8)
+            joint = best.astype(np.int64) * 256 + certain
+            counts = np.bincount(joint.ravel(), minlength=histogram.size)
+            histogram += counts.reshape(histogram.shape)
+            (folder / SCENE / f'{sample.image.stem}.png').write_bytes(encode_labels(best))
+            # until the thresholds are known, how sure each pixel is
+            (folder / f'{sample.image.stem}.png').write_bytes(encode_labels(certain))
             if number % 20 == 0 or number == len(samples):
                 log(f'labelled {number}/{len(samples)}')
-        limits = _limits(labels, sure, len(taxonomy), config)
-        for sample, best, certain in zip(samples, labels, sure):
+        limits = _limits(histogram, config)
+        for name in (f'{sample.image.stem}.png' for sample in samples):
+            best, certain = (read_labels(place / name) for place in (folder / SCENE, folder))
             kept = np.where(certain >= limits[best], best, UNLABELLED).astype(np.uint8)
-            (folder / SCENE / f'{sample.image.stem}.png').write_bytes(encode_labels(best))
-            (folder / f'{sample.image.stem}.png').write_bytes(encode_labels(kept))
+            (folder / name).write_bytes(encode_labels(kept))
         for place in (folder, folder / SCENE):
             # what the ids mean, for whoever reads them as another taxonomy
             about = json.dumps(taxonomy.to_dict()) + '\n'
@@ -145,14 +151,8 @@ def _label(
     return probability.argmax(0).astype(np.uint8), probability.max(0)
 
 
-def _limits(
-    labels: list[Bytes], sure: list[Bytes], classes: int, config: PseudoLabelConfig
-) -> npt.NDArray[np.int64]:
+def _limits(histogram: Counts, config: PseudoLabelConfig) -> Counts:
     """Return the least probability (0–255) at which a pixel of each class keeps its label."""
-    histogram = np.zeros((classes, 256), np.int64)
-    for best, certain in zip(labels, sure):
-        joint = best.astype(np.int64) * 256 + certain
-        histogram += np.bincount(joint.ravel(), minlength=classes * 256).reshape(classes, 256)
     from_top = histogram[:, ::-1].cumsum(1)
     wanted = config.keep * from_top[:, -1:]
     limits = 255 - (from_top >= wanted).argmax(1)

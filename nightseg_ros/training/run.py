@@ -357,7 +357,7 @@ class TrainingRun:
         except ImportError:
             self.log('tensorboard is not installed: figures go to metrics.jsonl only')
             return
-        board = SummaryWriter(str(self.out / 'tensorboard'), purge_step=self.first or None)
+        board = SummaryWriter(str(self.out / 'tensorboard'), purge_step=self.first)
         self._board = self._files.enter_context(board)
 
     def _is_past(self, line: str) -> bool:

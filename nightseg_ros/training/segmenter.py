@@ -67,7 +67,7 @@ class SegmenterConfig(CropRunConfig):
 
 def train_segmenter(config: SegmenterConfig, log: Log = print) -> Path:
     """Run the recipe, or go on with an interrupted run; return the weights' path."""
-    run = TrainingRun(config, log)
+    run = TrainingRun(config, log, judges={'init': start_of(config.init)})
     taxonomy = TAXONOMIES[config.taxonomy]
     samples = open_all(config.data, taxonomy)
     crops = TrainingCrops(samples, config.augment, taxonomy=taxonomy, seed=config.seed)
@@ -77,13 +77,14 @@ def train_segmenter(config: SegmenterConfig, log: Log = print) -> Path:
     norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = config.norm_momentum or norm.momentum
+        norm.train(not config.freeze_norm)
     encoder_rate = 1.0 if config.init == 'random' else config.encoder_rate
     groups = parameter_groups(network, config.rate, weight_decay=0.02, encoder=encoder_rate)
     wrapped = run.add('network', network, torch.optim.AdamW(groups), average=config.average)
     metadata = run.metadata(
-        {'init': Path(config.init).stem}, network=config.network, arch=arch, task='segment',
-        taxonomy=taxonomy.to_dict(), mean=LITE_MEAN, std=LITE_STD, long_side=config.long_side,
-        data=data_names(config.data), ratio=config.augment.night_share,
+        {}, network=config.network, arch=arch, task='segment', taxonomy=taxonomy.to_dict(),
+        mean=LITE_MEAN, std=LITE_STD, long_side=config.long_side, data=data_names(config.data),
+        ratio=config.augment.night_share,
     )  # fmt: skip
     mean, std = (
         torch.tensor(v, device=run.device).view(3, 1, 1) * 255 for v in (LITE_MEAN, LITE_STD)
@@ -96,9 +97,6 @@ def train_segmenter(config: SegmenterConfig, log: Log = print) -> Path:
             torch.manual_seed(config.seed * 1_000_003 + step + (run.fabric.global_rank << 32))
             factor = config.factor(step)
             x = (images.permute(0, 3, 1, 2).float() - mean) / std
-            network.train()
-            for norm in norms if config.freeze_norm else ():
-                norm.eval()
             logits = wrapped(x.contiguous(memory_format=torch.channels_last))
             half, ids = halved(logits, labels)
             loss = segmentation_loss(half, ids, lovasz=config.lovasz, weight=weight)
@@ -109,6 +107,11 @@ def train_segmenter(config: SegmenterConfig, log: Log = print) -> Path:
                 masks = (palette[ids[:3].long().cpu()] for ids in (labels, found))
                 run.picture(step, 'crops', picture_grid(images[:3], *masks))
         return run.save('weights', run.averaged('network'), metadata)
+
+
+def start_of(init: str) -> str:
+    """Return the hash of the weights to start from, or the word that names no file."""
+    return init if init in ('', 'random', 'imagenet') else load_weights(init).sha256
 
 
 def first_network(name: str, arch: dict[str, Any], init: str) -> nn.Module:

@@ -191,8 +191,8 @@ def train_translator(config: TranslatorConfig, log: Log = print) -> tuple[Path, 
             loss = weighted_sum(losses, weights)
             run.minimise('G', loss, factor)
 
-            old_A = pool_A.exchange(fake_A.float(), camera, step)
-            old_B = pool_B.exchange(fake_B.float(), camera, step)
+            old_A = pool_A.exchange(fake_A, camera, step)
+            old_B = pool_B.exchange(fake_B, camera, step)
             scores = D((real_A, camera), old_A, (real_B, camera), old_B)
             losses['D_A'] = discriminator_loss(*scores[:2])
             losses['D_B'] = discriminator_loss(*scores[2:])
