@@ -111,21 +111,25 @@ def whole_folder(
     """
     Yield an empty hidden folder beside ``out``, which takes its name at the end.
 
-    An error removes it, but not one of giving it the name. ``error`` as ``check_output``, and
-    where the disk is full.
+    An error removes it, but not one of giving it the name. A kill leaves the old folder or the
+    new one. ``error`` as ``check_output``, and where the disk is full.
     """
     if out.is_symlink():
         # what it leads to is replaced
         out = out.resolve()
+    hidden, old = out.parent / f'.{out.name}.partial', out.parent / f'.{out.name}.earlier'
+    if os.path.lexists(old) and not os.path.lexists(out):
+        with locked(hidden, error):
+            _restore(old, out)
     check_output(out, what, ours, folder=True, inputs=inputs, force=force, error=error)
     if os.path.ismount(out):
         raise error(f"'{out}' is a mount point, which cannot be replaced; give a folder in it")
-    hidden = out.parent / f'.{out.name}.partial'
     try:
         with locked(hidden, error):
             # what a killed run left
             for left in hidden.iterdir():
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
+            shutil.rmtree(old, ignore_errors=True)
             try:
                 yield hidden
             except BaseException:
@@ -135,13 +139,22 @@ def whole_folder(
                 # somebody may have taken the name meanwhile
                 check_output(out, what, ours, folder=True, inputs=inputs, force=force, error=error)
                 if out.exists():
-                    shutil.rmtree(out)
+                    # it goes only when the new one is there
+                    out.rename(old)
                 hidden.rename(out)
             except (OSError, error) as problem:
+                _restore(old, out)
                 raise error(f"{problem}; the result is in '{hidden}'") from problem
+            shutil.rmtree(old, ignore_errors=True)
     except OSError as problem:
         reason = f'{problem.strerror or problem}; is the disk full?'
         raise error(f"'{out}' cannot be written: {reason}") from problem
+
+
+def _restore(old: Path, out: Path) -> None:
+    """Put an old folder back whose place the new one has not taken."""
+    if os.path.lexists(old) and not os.path.lexists(out):
+        old.rename(out)
 
 
 def _relation(path: Path, source: Path) -> str:

@@ -38,6 +38,9 @@ if [ "$extent" = full ]; then
 fi
 if [ "$sourced" = yes ]; then
   echo "setup: using the rclpy of the ROS 2 environment that is sourced"
+  "$python" -c 'import rclpy.event_handler' 2>/dev/null \
+    || die "that ROS 2 is too old, Jazzy or later is wanted: use a shell that has not sourced it," \
+    "in which ROS 2 comes as wheels"
   flags+=(--system-site-packages)
   # cv_bridge of apt is compiled against one numpy: stay on its side of 2.0
   if "$python" -c 'import cv_bridge, numpy, sys; sys.exit(int(numpy.__version__[0]) >= 2)' \

@@ -14,6 +14,7 @@ from mcap.writer import CompressionType, Writer
 from nightseg_ros.bags.reader import BagError, BagReader, BagReadError, inspect_bag
 from nightseg_ros.bags.storage import _zstd
 from nightseg_ros.bags.writer import BagWriter
+from nightseg_ros.cli.main import main
 from nightseg_ros.data.source import open_source
 from nightseg_ros.perception.frame import Frame, FrameError
 import numpy as np
@@ -304,6 +305,8 @@ def test_a_folder_that_is_not_as_its_metadata_say_is_read_and_told(
     places, [unread] = read(bag)
     assert places == list(wanted) and words in str(unread)
     assert file in str(unread) or '99' in words
+    # where the files are read without metadata.yaml, nothing is lost
+    assert main(['bag', 'info', '--check', str(bag)]) == int(words != 'cannot be read')
 
 
 def test_a_check_counts_what_is_read_and_what_is_none(tmp_path):

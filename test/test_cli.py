@@ -119,6 +119,8 @@ for verb in {verbs!r}:
         ('run /dev/video9 --loop', '--loop has no effect on a URL or a camera'),
         ('replay rtsp://cam/ --loop', '--loop has no effect on a URL or a camera'),
         ('replay bag --stamps x', '--stamps has no effect on a bag'),
+        ('replay bag --all --topic /x', '--topic has no effect on a replay with --all'),
+        ('replay bag --all --also /x', '--also has no effect on a replay with --all'),
         ('replay bag --labels /x', '--lockstep'),
         ("replay bag --remap-to 'a b'", "'a b' is no name"),
         ("record o --cameras a '/b c/'", "'b c' is no name"),
@@ -162,17 +164,25 @@ def test_a_value_that_an_option_does_not_take_is_named(capsys, flag, value, word
 
 
 @pytest.mark.parametrize('verb', ['run', 'demo', 'replay', 'view'])
-@pytest.mark.parametrize(('spec', 'words'), [
+@pytest.mark.parametrize(('package', 'words'), [
     (None, 'this needs ROS 2'),
     # as sourced beside an environment of another Python
-    (ModuleSpec('rclpy', None, origin='/opt/rclpy', is_package=True), "'/opt/rclpy' was built"),
+    ([], "'/opt/rclpy' was built"),
+    # Humble
+    (['_rclpy_pybind11.py'], "'/opt/rclpy' is of a ROS 2 that is too old"),
 ])  # fmt: skip
 def test_without_ros_a_verb_that_needs_it_says_so(
-    verb, spec, words, tmp_path, capsys, monkeypatch
+    verb, package, words, tmp_path, capsys, monkeypatch
 ):
+    spec = ModuleSpec('rclpy', None, origin='/opt/rclpy', is_package=True)
+    spec.submodule_search_locations = [str(tmp_path / 'in')]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr('nightseg_ros.cli.bags.find_spec', lambda name: spec)
+    monkeypatch.setattr(
+        'nightseg_ros.cli.bags.find_spec', lambda name: None if package is None else spec
+    )
     imwrite(tmp_path / 'in' / 'a.png', street(dark=False))
+    for name in package or ():
+        (tmp_path / 'in' / name).touch()
     assert main([verb, *(['in'] if verb in ('run', 'replay') else [])]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f'nightseg {verb}: {words}')
@@ -486,7 +496,7 @@ def test_publish_ships_weights_with_scores_and_a_valid_manifest(tmp_path, capsys
         assert words in capsys.readouterr().err
 
 
-def test_evaluate_scores_what_predict_writes(tmp_path, weights, capsys):
+def test_evaluate_scores_what_predict_writes(tmp_path, weights, capsys, monkeypatch):
     """A data set labelled with the network's own masks is scored 1; a wrong one less."""
     images = tmp_path / 'set' / 'images'
     rng = np.random.default_rng(0)
@@ -497,9 +507,9 @@ def test_evaluate_scores_what_predict_writes(tmp_path, weights, capsys):
     assert main(['predict', str(images), '--out', str(predicted), *common]) == 0
     labels = (predicted / 'labels').rename(tmp_path / 'set' / 'labels')
 
-    def scores(*flags: str) -> dict[str, Any]:
+    def scores(*flags: str, code: int = 0) -> dict[str, Any]:
         given = ['--dataset', f'folder:{tmp_path}/set', '--out', str(tmp_path), *common, *flags]
-        assert main(['evaluate', *given]) == 0
+        assert main(['evaluate', *given]) == code
         return json.loads((tmp_path / 'metrics.json').read_text())['runs']['set']
 
     run = scores()
@@ -518,6 +528,14 @@ def test_evaluate_scores_what_predict_writes(tmp_path, weights, capsys):
     summary, page = capsys.readouterr().out.splitlines()
     assert summary == 'images: 2 frames without labels; routes: day 2'
     assert page == str(bare / 'report.html')
+    # whoever reads the table may have left
+    (tmp_path / 'report.html').unlink()
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, 'w') as pipe, monkeypatch.context() as patch:
+        patch.setattr(sys, 'stdout', pipe)
+        scores(code=141)
+    assert (tmp_path / 'report.html').exists()
 
 
 @pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.stem)

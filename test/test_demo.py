@@ -5,15 +5,20 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+import sys
 import time
+from typing import Any
 
 from bag_samples import frames_of
 import cv2
 from nightseg_ros.bags.reader import BagReader
+from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli import processes
 from nightseg_ros.cli.main import main
 from nightseg_ros.cli.processes import Child, ProcessError
+from nightseg_ros.cli.run import _inputs, RunOptions
 from nightseg_ros.clouds.point_cloud import read_cloud
 from nightseg_ros.evaluation.live import FrameStatus, LiveRun
 import numpy as np
@@ -96,13 +101,74 @@ def test_a_run_plays_at_the_rate_and_names_frames_that_cannot_be_read(
     assert '05.png' in capsys.readouterr().err.partition('not played: ')[2]
 
 
-def test_a_run_that_is_ended_before_a_camera_was_seen_is_interrupted(monkeypatch):
+def seen(masks: int, **dropped: int) -> dict[str, Any]:
+    """Return the summary of a camera with so many masks."""
+    counts = {'frames_in': masks + sum(dropped.values()), 'frames_out': masks, 'dropped': dropped}
+    return {'/a': {**counts, 'rate_hz': None, 'latency_ms': {}, 'routes': {}, 'switches': 0}}
+
+
+@pytest.mark.parametrize('end', [KeyboardInterrupt(), ProcessError('the watchdog'), None])
+@pytest.mark.parametrize(
+    ('summary', 'code', 'words'),
+    [
+        # ended before a camera was seen
+        ({}, 130, 'no camera was seen'),
+        (seen(0), 1, 'no mask came'),
+        (seen(3, superseded=9, max_rate=1, duplicate_stamp=1, not_received=2), 0, ''),
+        (seen(3, superseded=9, undecodable=1, failed=2, withheld=4), 1, '7 problems'),
+    ],
+)
+def test_a_run_says_how_it_went_and_keeps_what_it_knows(
+    tmp_path, monkeypatch, capsys, summary, code, words, end
+):
     def run_live(commands, *_, **__):
-        Path(commands['view'][commands['view'].index('--summary') + 1]).write_text('{}')
-        raise KeyboardInterrupt
+        file = Path(commands['view'][commands['view'].index('--summary') + 1])
+        file.write_text(json.dumps(summary))
+        if end is not None:
+            raise end
+        return []
 
     monkeypatch.setattr('nightseg_ros.cli.run.run_live', run_live)
-    assert main(['run', 'topic:/front/image_raw']) == 130
+    out = tmp_path / 'summary.json'
+    command = ['run', 'topic:/a/image_raw', '--out', str(out)]
+    if isinstance(end, ProcessError):
+        code, words = 2, 'the watchdog'
+    assert main(command) == (1 if code == 130 and end is None else code)
+    assert words in capsys.readouterr().err
+    if summary:
+        assert json.loads(out.read_text()) == summary
+        # as in `nightseg run … | tee log`, whose Ctrl-C ends tee first
+        out.unlink()
+        reader, writer = os.pipe()
+        os.close(reader)
+        with open(writer, 'w') as pipe, monkeypatch.context() as patch:
+            patch.setattr(sys, 'stdout', pipe)
+            assert main(command) == (2 if code == 2 else 141)
+        assert json.loads(out.read_text()) == summary
+
+
+@pytest.mark.parametrize(
+    ('topic', 'transport'),
+    [('/a/image_raw', 'raw'), ('/a/image_raw/compressed', 'compressed'),
+     ('/CAM_FRONT/image_rect_compressed', 'compressed'), ('/a/ffmpeg', 'ffmpeg')],
+)  # fmt: skip
+def test_a_topic_has_the_transport_that_its_name_ends_in(topic, transport):
+    from nightseg_ros.node.parameters import Settings
+
+    parameters, _ = _inputs(RunOptions(source=f'topic:{topic}'))
+    assert parameters['transport'] == transport
+    topics = tuple(json.loads(parameters['image_topics']))
+    [camera] = Settings(transport=transport, image_topics=topics).camera_names
+    assert camera.image_topic == topic
+
+
+def test_compressed_images_that_no_node_reads_are_refused_at_once(tmp_path, capsys):
+    jpeg = cv2.imencode('.jpg', np.zeros((9, 9, 3), np.uint8))[1].tobytes()
+    with BagWriter(tmp_path / 'bag') as bag:
+        bag.write_compressed('/front/jpeg', jpeg, 'jpeg', stamp_ns=1)
+    assert main(['run', str(tmp_path / 'bag')]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "'/front/jpeg' holds compressed images" in line and 'nightseg predict' in line
 
 
 def test_a_machine_without_a_free_domain_is_told(tmp_path, capsys, monkeypatch):

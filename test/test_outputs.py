@@ -135,9 +135,11 @@ def test_an_old_bag_comes_back_that_a_kill_left_without_its_name(tmp_path):
     assert count(tmp_path / 'bag') == 1
 
 
-def write_whole(out: Path, meanwhile: Callable[[], object] = lambda: None) -> None:
+def write_whole(
+    out: Path, meanwhile: Callable[[], object] = lambda: None, *, force: bool = True
+) -> None:
     with whole_folder(
-        out, 'a result', lambda path: path.name == 'old', force=True, error=OutputError
+        out, 'a result', lambda path: path.name == 'old', force=force, error=OutputError
     ) as hidden:
         (hidden / 'new').touch()
         meanwhile()
@@ -170,6 +172,26 @@ def test_what_takes_the_name_of_a_result_meanwhile_stays_and_so_does_the_result(
         bag.write_value('/x', 'new', 1)
         out.rename(tmp_path / 'bag')
     assert (tmp_path / 'bag' / 'mine').exists() and count(tmp_path / 'bag.partial' / 'bag') == 1
+
+
+def test_an_old_folder_comes_back_that_a_kill_left_without_its_name(tmp_path, monkeypatch):
+    out, rename = tmp_path / 'old', Path.rename
+    write_whole(out)
+    (out / 'new').rename(out / 'first')
+
+    def killed(path: Path, target: Path) -> None:
+        if target == out:
+            raise KeyboardInterrupt
+        rename(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, 'rename', killed)
+        write_whole(out)
+    with pytest.raises(OutputError, match='exists'):
+        write_whole(out, force=False)
+    assert [path.name for path in out.iterdir()] == ['first']
+    write_whole(out)
+    assert [*tmp_path.rglob('*')] == [out, out / 'new']
 
 
 @pytest.mark.parametrize('name', ODD)

@@ -182,17 +182,30 @@ def test_an_index_shows_the_readme_and_the_pythons_that_set_up_takes():
     assert f'Python {pythons[0]} to {pythons[-1]}' in readme
 
 
+def install(folder: Path, answers: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Call install.sh with a Python that answers its second argument so."""
+    shutil.copytree(INSTALL.parent, folder / 'requirements')
+    python = folder / 'python'
+    python.write_text(f'#!/bin/sh\ncase "$2" in *version*) echo 3.11;; {answers};; esac')
+    python.chmod(0o755)
+    environ |= {'PATH': os.environ['PATH'], 'PYTHON': str(python)}
+    command = [folder / 'requirements' / 'install.sh', 'venv']
+    return subprocess.run(command, env=environ, capture_output=True, text=True)
+
+
 def test_a_set_up_that_was_interrupted_can_be_called_again(tmp_path):
-    shutil.copytree(INSTALL.parent, tmp_path / 'requirements')
-    python, half = tmp_path / 'python', tmp_path / 'venv' / 'bin'
+    half = tmp_path / 'venv' / 'bin'
     half.mkdir(parents=True)
     (half / 'python').symlink_to('/bin/false')
     # makes of it one that works
-    python.write_text("""#!/bin/sh
-        case "$2" in *version*) echo 3.11;; venv) ln -sf "$0" "$3"/bin/;; esac""")
-    python.chmod(0o755)
-    environ = {'PATH': os.environ['PATH'], 'PYTHON': str(python)}
-    subprocess.run([tmp_path / 'requirements' / 'install.sh', 'venv'], env=environ, check=True)
+    done = install(tmp_path, 'venv) ln -sf "$0" "$3"/bin/')
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_sourced_ros_that_is_too_old_is_refused(tmp_path):
+    done = install(tmp_path, '*event_handler*) exit 1', ROS_SOURCED='yes')
+    assert done.returncode == 1 and 'too old, Jazzy or later is wanted' in done.stderr
+    assert not (tmp_path / 'venv').exists()
 
 
 def test_console_scripts_are_importable():

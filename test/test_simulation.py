@@ -3,6 +3,10 @@
 """The rendered drive: exact labels, determinism, light, splits and arguments."""
 
 from multiprocessing.context import SpawnContext
+import os
+import signal
+import subprocess
+import sys
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -157,6 +161,26 @@ def test_a_polygon_covers_the_pixels_whose_centre_it_covers(corners, depth, bend
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         Drive(**arguments).frame(0)
+
+
+def test_ctrl_c_ends_the_rendering_and_its_processes_without_their_words(tmp_path):
+    code = f"""
+from nightseg_ros.simulation.drive import Drive, write_drive
+drive = Drive(size={SIZE}, fps=100, seconds=100)
+write_drive({str(tmp_path / 'drive')!r}, drive, processes=2, progress=lambda *_: print(flush=True))
+"""
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+    with subprocess.Popen([sys.executable, '-c', code], **pipes, start_new_session=True) as child:
+        try:
+            child.stdout.readline()
+            # as a terminal does
+            os.killpg(child.pid, signal.SIGINT)
+            # they have ended once nobody can write there
+            _, error = child.communicate(timeout=60)
+        finally:
+            child.kill()
+    assert error.count('Traceback') == 1 and error.endswith('KeyboardInterrupt\n'), error
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_a_place_for_locks_one_process_renders_the_same(tmp_path, monkeypatch):

@@ -462,7 +462,11 @@ def test_sources_are_segmented_watched_and_summed_up_at_their_end_or_by_ctrl_c(
         flags += ['--out', str(tmp_path / 'summary.json')]
         flags += ['--loop'] * (kind in ('loop', 'killed'))
         command = ['-m', 'nightseg_ros.cli.main', 'run', source, *flags]
-        run = stack.enter_context(ended(Process(tmp_path / 'log', *command)))
+        # as a script's `&` starts it
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        process = Process(tmp_path / 'log', *command)
+        signal.signal(signal.SIGINT, before)
+        run = stack.enter_context(ended(process))
         run.until('watch it on http://127.0.0.1:')
         url = re.search(r'watch it on (http://[\d.:]+)/', run.text)[1]
         links = [f'/proc/{pid}/exe' for pid in family(run.process.pid)]
@@ -481,8 +485,9 @@ def test_sources_are_segmented_watched_and_summed_up_at_their_end_or_by_ctrl_c(
                 run.process.kill()
                 client.until(lambda: not any(map(os.path.exists, links)), 'the end of all')
                 return
-            # sources without an end are ended this way
-            assert run.stop(timeout=30) == 0
+            # sources without an end are ended this way, or with their terminal
+            number = signal.SIGHUP if kind == 'loop' else signal.SIGINT
+            assert run.stop(number, timeout=30) == 0
         assert 'frames in / out' in run.text
     (summary,) = json.loads((tmp_path / 'summary.json').read_text()).values()
     assert summary['frames_out'] > 0

@@ -53,6 +53,8 @@ REORDER = 8
 SET_BACK_NS = 1_000_000_000
 #: Messages of a topic that are looked at to tell whether it is a camera.
 _LOOKED_AT = 3
+#: How errors end that cost no message.
+HARMLESS = ('is read instead', 'the files are read without')
 
 
 class BagError(ValueError):

@@ -50,7 +50,7 @@ class BagInfoOptions:
 
 
 def info(options: BagInfoOptions) -> int:
-    from nightseg_ros.bags.reader import BagReader, inspect_bag
+    from nightseg_ros.bags.reader import BagReader, HARMLESS, inspect_bag
 
     with BagReader(options.bag) as bag:
         topics, errors = inspect_bag(bag, thorough=options.check)
@@ -65,7 +65,7 @@ def info(options: BagInfoOptions) -> int:
         print(note)
     for error in errors:
         print(f'nightseg bag info: {error}', file=sys.stderr)
-    return 1 if errors else 0
+    return 0 if all(error.endswith(HARMLESS) for error in errors) else 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -241,13 +241,15 @@ class ReplayOptions(Limited):
     reliable: bool = False
     """Publish images reliably; --lockstep does."""
     wait_subscribers: Natural = 0
-    """Wait until each image topic has so many subscribers; --lockstep waits for one."""
+    """Wait until each topic that is played has so many subscribers; --lockstep waits for one of
+    each image topic."""
     log: Path | None = None
     """File for the steady time at which each stamp was sent, as JSON lines."""
 
 
 def replay(options: ReplayOptions) -> int:
     from nightseg_ros.bags.reader import is_bag
+    from nightseg_ros.bags.storage import ROS1_SUFFIXES, storage_kind
     from nightseg_ros.files import user_path
     from nightseg_ros.perception.video import stream_url
 
@@ -256,8 +258,12 @@ def replay(options: ReplayOptions) -> int:
         raise ConfigError('--lockstep plays images alone: the labels are to come from the node')
     if not options.lockstep:
         refuse(options, 'a replay without --lockstep', 'labels')
-    if is_bag(user_path(options.source)):
+    source = user_path(options.source)
+    if is_bag(source):
         refuse(options, 'a bag, whose speed is --rate', 'fps', 'stamps')
+    # of ROS 1 images alone are played
+    if options.everything and storage_kind(source) not in ROS1_SUFFIXES:
+        refuse(options, 'a replay with --all', 'topic', 'also')
     if stream_url(options.source) is not None:
         refuse(options, 'a URL or a camera, whose reader ends at Ctrl-C', 'loop')
     return with_ros('replay', options)
@@ -321,10 +327,16 @@ def check_ros() -> None:
             'this needs ROS 2 (rclpy): source a ROS 2 setup file, or '
             '`pip install -r requirements/ros-jazzy.txt`'
         )
-    if PathFinder.find_spec('_rclpy_pybind11', package.submodule_search_locations) is None:
+    places = package.submodule_search_locations
+    if PathFinder.find_spec('_rclpy_pybind11', places) is None:
         raise ConfigError(
             f"'{package.origin}' was built for another Python than {sys.executable}: take the "
             'interpreter of that ROS 2, or a shell that has not sourced it'
+        )
+    if PathFinder.find_spec('event_handler', places) is None:
+        raise ConfigError(
+            f"'{package.origin}' is of a ROS 2 that is too old, Jazzy or later is wanted: use a "
+            'shell that has not sourced it, in which `make setup` brings ROS 2 as wheels'
         )
 
 

@@ -144,9 +144,9 @@ def evaluate(arguments: Sequence[str]) -> int:
             command=('nightseg', 'evaluate', *arguments), log=progress.note,
             advance=lambda done: progress.show(done, total, text='evaluating'),
         )  # fmt: skip
-    _print(result)
     if options.report:
         write_report(options.out)
+    _print(result)
     print(options.out / ('report.html' if options.report else 'metrics.json'))
     return _print_problems(result)
 

@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 import logging
 import re
+import signal
 import sys
 from typing import Any, Literal, TYPE_CHECKING, TypeVar
 
@@ -185,7 +186,11 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         table.add_column(column, justify='right' if index else 'left', overflow='fold')
     for row in rows:
         table.add_row(*map(escape, row))
-    Console().print(table)
+    console = Console()
+    # printed by itself it would end the process with 1 where the reader of a pipe has left
+    with console.capture() as shown:
+        console.print(table)
+    print(shown.get(), end='', flush=True)
 
 
 def tell_problems(verb: str, count: int | str, what: str) -> int:
@@ -193,6 +198,14 @@ def tell_problems(verb: str, count: int | str, what: str) -> int:
     if count:
         print(f'nightseg {verb}: {count} {what} (see above)', file=sys.stderr)
     return 1 if count else 0
+
+
+def hear_signals(handler: Callable[..., Any] = signal.default_int_handler) -> None:
+    """Take SIGINT, SIGTERM and SIGHUP for Ctrl-C, or call ``handler`` for them."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # nohup ignores SIGHUP, and a script's `&` SIGINT, which shall be heard
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 class Progress(bars.Progress):

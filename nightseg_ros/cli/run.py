@@ -12,13 +12,19 @@ from itertools import takewhile
 import json
 from pathlib import Path
 import platform
-import signal
 import sys
 import tempfile
 from typing import Annotated, Any
 
 from nightseg_ros.cli.bags import check_ros, with_ros
-from nightseg_ros.cli.options import parse, PipelineOptions, Progress, refuse, tell_problems
+from nightseg_ros.cli.options import (
+    hear_signals,
+    parse,
+    PipelineOptions,
+    Progress,
+    refuse,
+    tell_problems,
+)
 from nightseg_ros.cli.processes import node_parameters, print_run, ros_arguments, run_live
 from nightseg_ros.config import ConfigError, Limited, Limits, NotNegative
 from nightseg_ros.files import read_json, replace_file
@@ -27,6 +33,8 @@ import tyro
 
 #: Before the names of topics, where SOURCE is no file.
 TOPIC = 'topic:'
+#: Why a frame has no mask that should have one; other reasons are the node's speed and settings.
+FAULTS = ('undecodable', 'failed', 'withheld')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +90,7 @@ class RunOptions(PageOptions, PipelineOptions):
 
     SOURCE is a video, a folder, a bag, rtsp://… or /dev/video0, in a ROS domain of its own, or
     topic:/front/image_raw,/rear/… for cameras of this shell's domain. Ctrl-C ends it. Exit code 1:
-    some frames could not be read.
+    some frames could not be read, or no mask came.
     """
 
     source: Annotated[str, tyro.conf.Positional]
@@ -111,7 +119,7 @@ def run(options: RunOptions) -> int:
     check_ros()
     parameters |= node_parameters(options)
     # its processes must not outlive a run that is told to end
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    hear_signals()
     unread: list[str] | None = None
     with (
         tempfile.TemporaryDirectory(prefix='nightseg-run-') as folder,
@@ -121,13 +129,16 @@ def run(options: RunOptions) -> int:
         view = ['cli.main', 'view', '--host', options.host, '--summary', str(file)]
         view += ['--port', str(options.port)] if options.port is not None else []
         commands = {'view': view, 'night_perception': ['node.main', *ros_arguments(parameters)]}
-        with suppress(KeyboardInterrupt):
-            unread = run_live(commands, play, Path(folder), progress, seconds=options.seconds)
-        summary = read_json(file)
+        try:
+            with suppress(KeyboardInterrupt):
+                unread = run_live(commands, play, Path(folder), progress, seconds=options.seconds)
+        finally:
+            # whatever failed, and before anything is printed, whose reader may have left
+            summary = read_json(file)
+            if options.out is not None and (summary or unread is not None):
+                replace_file(options.out, (json.dumps(summary, indent=2) + '\n').encode('utf-8'))
     for camera, counts in summary.items():
         print_run(f'nightseg run: {options.source}, {camera}', counts)
-    if options.out is not None:
-        replace_file(options.out, (json.dumps(summary, indent=2) + '\n').encode('utf-8'))
     if not summary:
         print('nightseg run: no camera was seen', file=sys.stderr)
     for text in unread or []:
@@ -135,7 +146,11 @@ def run(options: RunOptions) -> int:
     endless = play is None or options.loop or stream_url(options.source) is not None
     if unread is None and not (endless and summary):
         raise KeyboardInterrupt
-    return tell_problems('run', len(unread or []) + (not summary), 'problems with the source')
+    cameras = summary.values()
+    if not any(counts['frames_out'] for counts in cameras):
+        return tell_problems('run', 'no', 'mask came')
+    lost = sum(counts['dropped'].get(reason, 0) for counts in cameras for reason in FAULTS)
+    return tell_problems('run', len(unread or []) + lost, 'problems')
 
 
 def _inputs(options: RunOptions) -> tuple[dict[str, str], list[str] | None]:
@@ -148,8 +163,8 @@ def _inputs(options: RunOptions) -> tuple[dict[str, str], list[str] | None]:
         if not topics:
             raise ConfigError(f'{TOPIC} needs names, such as {TOPIC}/front/image_raw,/rear/image')
         refuse(options, 'what is live', 'topic', 'fps', 'rate', 'loop')
-        last = [name.rpartition('/')[2] for name in topics]
-        return _cameras(topics, [name if name in TRANSPORTS else 'raw' for name in last]), None
+        ends = [[end for end in TRANSPORTS if name.endswith(end)] for name in topics]
+        return _cameras(topics, [end[0] if end else 'raw' for end in ends]), None
     from nightseg_ros.bags.reader import BagReader
     from nightseg_ros.data.source import open_source
 
@@ -171,6 +186,12 @@ def _inputs(options: RunOptions) -> tuple[dict[str, str], list[str] | None]:
         as_is = [bag.is_ros2 and find_spec(name.partition('/')[0]) is not None for name in types]
     names = {name: transport for transport, name in TRANSPORTS.items()}
     transports = [names[name] if played else 'raw' for name, played in zip(types, as_is)]
+    for topic, transport in zip(topics, transports):
+        if transport == 'compressed' and not topic.endswith(transport):
+            raise ConfigError(
+                f"'{topic}' holds compressed images, which a node reads from topics that end in "
+                "'compressed'; `nightseg predict` takes it"
+            )
     return _cameras(topics, transports), [*play, '--topic', *topics]
 
 
@@ -182,8 +203,8 @@ def _cameras(topics: Sequence[str], transports: Sequence[str]) -> dict[str, str]
             f'{", ".join(topics)} come as {", ".join(sorted(set(transports)))}, and a node '
             'reads one transport; name the topics of one with --topic'
         )
-    video = transports[0] in ('ffmpeg', 'foxglove')
-    names = [topic if video else base_topic(topic) for topic in topics]
+    raw = transports[0] == 'raw'
+    names = [base_topic(topic) if raw else topic for topic in topics]
     return {'image_topics': json.dumps(names), 'transport': transports[0]}
 
 
@@ -221,7 +242,7 @@ class DemoOptions(PipelineOptions):
 def demo(options: DemoOptions) -> int:
     check_ros()
     # its processes must not outlive a demo that is told to end
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    hear_signals()
     names = ('summary.json', 'overlay.mp4', 'contact_sheet.jpg')
     for name in names:
         check_output(options.out / name, 'a result')
@@ -239,7 +260,7 @@ def demo(options: DemoOptions) -> int:
     print_run('nightseg demo', summary, rows)
     for name in names:
         print(options.out / name)
-    return 0
+    return tell_problems('demo', 'no' * (not summary['frames_out']), 'mask came')
 
 
 def _drive(options: DemoOptions, work: Path, progress: Progress) -> dict[str, Any]:

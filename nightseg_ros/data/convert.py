@@ -22,7 +22,7 @@ import re
 from typing import Any, Literal
 from unicodedata import normalize
 
-from nightseg_ros.bags.reader import BagError, BagReader, camera_of, IMAGE_TYPES
+from nightseg_ros.bags.reader import BagError, BagReader, camera_of, HARMLESS, IMAGE_TYPES
 from nightseg_ros.bags.storage import Channel, Message
 from nightseg_ros.bags.writer import BagWriter, reliable_qos, Storage
 from nightseg_ros.clouds.geometry import CloudError, FrameTree
@@ -260,8 +260,7 @@ def write_predictions(
 
 def _lost(bag: BagReader) -> list[str]:
     """Return what a bag did not give; files of other names are no loss."""
-    harmless = ('is read instead', 'the files are read without')
-    return [text for text in bag.read_errors() if not text.endswith(harmless)]
+    return [text for text in bag.read_errors() if not text.endswith(HARMLESS)]
 
 
 def _copy_ros1(bag: BagReader, writer: BagWriter, message: Message, frame: Frame) -> None:

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterator
 import json
 import os
-import signal
 import sys
 import time
 from typing import Any, TextIO
@@ -23,6 +22,7 @@ from nightseg_ros.bags.reader import BagError
 from nightseg_ros.bags.storage import Channel, Message
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
 from nightseg_ros.cli.bags import RecordOptions
+from nightseg_ros.cli.options import hear_signals
 from nightseg_ros.config import ConfigError, did_you_mean
 from nightseg_ros.files import use_log_folder, user_path
 from nightseg_ros.node.camera import TOPICS
@@ -62,10 +62,7 @@ def run(options: RecordOptions) -> int:
             # by lines, so that a killed process leaves what it knew
             with open(options.log or os.devnull, 'w', encoding='utf-8', buffering=1) as log:
                 recorder = Recorder(writer, log, options)
-                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                    # nohup ignores SIGHUP, and a script's `&` SIGINT, which shall be heard
-                    if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-                        signal.signal(number, lambda *_: recorder.stop())
+                hear_signals(lambda *_: recorder.stop())
                 recorder.record()
     except (BagError, OSError) as error:
         kept = f"; '{writer.partial}' holds what was written" if writer.partial.exists() else ''
@@ -101,8 +98,9 @@ class Recorder:
         for camera in options.cameras:
             self._follow(f'/{camera.strip("/")}/{NAMESPACE}')
         for topic in options.images:
-            kind = TRANSPORTS.get(topic.rpartition('/')[2], TRANSPORTS['raw'])
-            self._subscribe(f'/{topic.strip("/")}', kind)
+            topic = f'/{topic.strip("/")}'
+            kinds = (kind for name, kind in TRANSPORTS.items() if topic.endswith(name))
+            self._subscribe(topic, next(kinds, TRANSPORTS['raw']))
         for topic in options.clouds:
             self._subscribe(f'/{topic.strip("/")}', 'sensor_msgs/PointCloud2', ours=True)
         if DIAGNOSTICS in options.outputs:

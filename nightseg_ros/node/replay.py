@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 import json
+import math
 import os
 from pathlib import Path
 import sys
@@ -349,7 +350,7 @@ class Player:
         """Play until the end, or for ever; False where nobody listened."""
         if not self._wait_for_subscribers():
             return False
-        count, again = 0, True
+        count, left_ns, again = 0, self.options.seconds * 1e9 or math.inf, True
         while again and rclpy.ok():
             pacer = Pacer(self.options.rate or 1.0, self._longest_ns)
             for recorded, topic, content in self.source.messages(self._lose):
@@ -357,7 +358,7 @@ class Player:
                     continue
                 time_ns = recorded + self._offset
                 due_ns = pacer.due(time_ns, time.monotonic_ns())
-                if self.options.seconds and pacer.elapsed_ns >= self.options.seconds * 1e9:
+                if pacer.elapsed_ns >= left_ns:
                     break
                 if pacer.gap_ns and self._paced:
                     self.node.get_logger().warning(
@@ -367,7 +368,8 @@ class Player:
                 self._wait_until(time_ns, due_ns, pacer)
                 self._publish(topic, content)
                 count += 1
-            again = self.options.loop and count > 0
+            left_ns -= pacer.elapsed_ns
+            again = self.options.loop and count > 0 and left_ns > 0
         # what was sent last must not die with this process
         time.sleep(SETTLE_S)
         self.node.get_logger().info(f'{count} messages played')

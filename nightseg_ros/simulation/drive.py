@@ -18,6 +18,7 @@ import json
 import math
 import os
 from pathlib import Path
+import signal
 
 from nightseg_ros.bags.storage import Channel
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
@@ -283,12 +284,12 @@ def write_drive(
     """
     lit: dict[int, bool] = {}
     work = partial(_render, drive, lidar_every)
-    processes = min(processes or os.cpu_count() or 1, len(drive))
+    processes = min(processes or len(os.sched_getaffinity(0)), len(drive))
     context = process_context() if processes > 1 else None
     with BagWriter(path, force=True) as bag, ExitStack() as stack:
         frames: Iterator[tuple[DriveFrame, Cloud | None]] = map(work, range(len(drive)))
         if context is not None:
-            pool = stack.enter_context(context.Pool(processes))
+            pool = stack.enter_context(context.Pool(processes, _leave_ctrl_c))
             frames = pool.imap(work, range(len(drive)), chunksize=2)
         if lidar_every:
             qos = (reliable_qos(latched=True),)
@@ -306,6 +307,11 @@ def write_drive(
             lit[stamp] = rendered.ambient >= LIT
             progress(number + 1, len(drive))
     return lit
+
+
+def _leave_ctrl_c() -> None:
+    """Leave Ctrl-C to the process that waits, which ends this one without a word."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _render(drive: Drive, lidar_every: int, index: int) -> tuple[DriveFrame, Cloud | None]:
