@@ -28,7 +28,8 @@ node, heard = rclpy.create_node('layer'), {}
 latched = QoSProfile(depth=5, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 def image(name):
     def keep(m):
-        heard[name] = [m.encoding, m.height, m.width, m.header.stamp.sec, m.header.frame_id]
+        at = m.header.stamp
+        heard[name] = [m.encoding, m.height, m.width, at.sec, at.nanosec, m.header.frame_id]
     node.create_subscription(Image, f'/segmentation/{name}', keep, qos_profile_sensor_data)
 image('mask')
 image('confidence')
@@ -70,5 +71,5 @@ def test_the_layer_hears_mask_confidence_and_names_on_its_topics(
         assert layer.process.returncode == 0, layer.text
         heard = json.loads(layer.text.splitlines()[-1])
     # equal stamps, which the layer pairs, in the size of the image and under its frame
-    assert heard['mask'][:3] == ['mono8', 48, 64] and heard['mask'][4] == 'optical'
+    assert heard['mask'][:3] == ['mono8', 48, 64] and heard['mask'][-1] == 'optical'
     assert heard['label_info'] == [list(pair) for pair in enumerate(CAMVID11.classes)]

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 from nightseg_ros.config import to_mapping
 from nightseg_ros.files import cache_dir
@@ -208,6 +209,18 @@ def test_the_watch_hears_a_connection(watch):
     connect = 'import socket; socket.socket().connect(("192.0.2.1", 80))'
     run(watch, '-c', f'try:\n  {connect}\nexcept OSError: pass')
     assert watch.heard() == {'socket.connect 192.0.2.1'}
+
+
+def test_the_watch_hears_a_socket_that_python_does_not_tell_of(watch, monkeypatch):
+    monkeypatch.setitem(globals(), 'at_home', lambda address: False)
+    with (
+        socket.create_server(('127.0.0.1', 0)) as server,
+        socket.create_connection(server.getsockname()),
+    ):
+        assert 'tcp 0100007F' in peers(os.getpid())
+        with watch.sockets(os.getpid()):
+            while 'socket to tcp 0100007F' not in watch.heard():
+                time.sleep(0.02)
 
 
 def test_the_package_sets_the_switches_on_its_import_but_for_those_of_the_user():
