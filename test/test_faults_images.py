@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 import struct
 import time
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from ros_harness import Camera, Client, mutants, picture, served, stamp, stamp_ns, values_of
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from watch import resources
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
@@ -119,8 +119,7 @@ def test_bad_pictures_are_refused_with_the_reason_and_the_next_good_one_is_serve
     process = client.process
 
     def memory_mb() -> float:
-        text = Path(f'/proc/{process.process.pid}/status').read_text()
-        return int(text.partition('RssAnon:')[2].split()[0]) / 1024
+        return resources(process.process.pid)['anon_mb']
 
     before, said, sent = memory_mb(), process.text.count('could not be read'), set()
     begun = time.monotonic()

@@ -29,6 +29,7 @@ from ros_harness import (
     image_message,
     offline,
     PATIENCE,
+    picture,
     pixels_of,
     Process,
     running,
@@ -56,15 +57,9 @@ def drive(path: Path) -> Path:
     """Write a camera that drives into the dark, one frame a second."""
     with BagWriter(path) as bag:
         for index in range(7):
-            rng = np.random.default_rng(index)
-            coarse = rng.integers(60, 256, (6, 8, 3), dtype=np.uint8)
-            image = np.asarray(cv2.resize(coarse, (160, 96)), np.uint8)
-            if index > 2:
-                image[32:] //= 40
-            stamp = START + index * SECOND
-            bag.write_frame(
-                '/front/image_raw', Frame(image=image, stamp_ns=stamp, frame_id='optical')
-            )
+            image = picture(96, 160, index, night=index > 2)
+            frame = Frame(image=image, stamp_ns=START + index * SECOND, frame_id='optical')
+            bag.write_frame('/front/image_raw', frame)
     return path
 
 

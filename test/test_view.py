@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 from typing import Any
-from unittest.mock import MagicMock
+from unittest import mock
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -84,9 +84,7 @@ def get(url: str, **headers: str) -> tuple[int, Any, bytes]:
 @pytest.fixture(scope='module', autouse=True)
 def domain():
     # one whose ports no process of an earlier test has held, killed or not
-    with private_domain() as variables, pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
+    with private_domain() as variables, mock.patch.dict(os.environ, variables):
         yield
 
 
@@ -374,7 +372,7 @@ def test_a_rerun_recording_needs_its_package_and_holds_what_was_seen(tmp_path, v
 
 
 def test_a_recording_tells_what_it_leaves_out(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, 'rerun', rerun := MagicMock())
+    monkeypatch.setitem(sys.modules, 'rerun', rerun := mock.MagicMock())
     written = rerun.RecordingStream.return_value.log
     video, labels = '/car/front/image_raw/ffmpeg', '/car/front/nightseg/labels'
     topics = {video: ['a/msg/Packet'], labels: ['sensor_msgs/msg/Image']}
