@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 
-import cv2
 from nightseg_ros.bags.reader import BagReader
 from nightseg_ros.bags.storage import Channel
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
@@ -40,6 +39,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 from test_video import be_camera
+from tiny_data import imwrite
 from video_samples import packets
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
@@ -105,9 +105,8 @@ def test_labels_in_lockstep_are_the_offline_ones_byte_for_byte(tmp_path):
 
 def test_a_folder_is_replayed_with_stamps_and_a_clock(client, tmp_path):
     folder = tmp_path / 'in'
-    folder.mkdir()
     for index in range(4):
-        cv2.imwrite(str(folder / f'{index}.png'), np.full((8, 12, 3), 10 * index, np.uint8))
+        imwrite(folder / f'{index}.png', np.full((8, 12, 3), 10 * index, np.uint8))
     (folder / '2.png').write_bytes(b'torn')
     client.listen('camera/image_raw', Image)
     client.listen('/clock', Clock)
@@ -129,9 +128,8 @@ def test_a_folder_is_replayed_with_stamps_and_a_clock(client, tmp_path):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_replay_says_so_and_whether_it_lost_something(client, tmp_path, number):
     folder = tmp_path / 'in'
-    folder.mkdir()
     for index in range(3):
-        cv2.imwrite(str(folder / f'{index}.png'), np.zeros((8, 12, 3), np.uint8))
+        imwrite(folder / f'{index}.png', np.zeros((8, 12, 3), np.uint8))
     flags = ['replay', str(folder), '--fps', '0.05']
     with verb(tmp_path / 'waiting', *flags, '--wait-subscribers', '1') as player:
         client.until(lambda: client.node.count_publishers('/camera/image_raw'), 'the player')
