@@ -141,7 +141,6 @@ for verb in {verbs!r}:
         ('bag make a.png --out o --topic /1st/image', "'/1st/image' is no topic"),
         ('data check images:. --json empty', 'give another name'),
         ('data check nothing', 'ADAPTER:ROOT'),
-        ('data extract a.png --out o --every 1 --rate 0', 'rate is above 0 frames a second'),
         ('data extract a.png --out o --every -1 --rate 1', "'every'"),
         ('import segformer . --out o', 'it needs transformers: pip install transformers'),
         ('view --port 99999', "'port' must be 0 to 65535, got 99999"),
