@@ -13,6 +13,7 @@ from pathlib import Path
 import re
 import signal
 from typing import Any
+from unittest import mock
 
 from nightseg_ros.dds import private_domain
 from nightseg_ros.shared_memory import remove_orphans
@@ -50,9 +51,7 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(scope='session', autouse=True)
 def _private_ros_domain() -> Iterator[None]:
-    with private_domain() as variables, pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
+    with private_domain() as variables, mock.patch.dict(os.environ, variables):
         yield
 
 
@@ -92,8 +91,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope='module')
 def module_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Give the tests of a module a cache of graphs of their own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('NIGHTSEG_CACHE', str(tmp_path_factory.mktemp('cache')))
+    with mock.patch.dict(os.environ, NIGHTSEG_CACHE=str(tmp_path_factory.mktemp('cache'))):
         yield
 
 

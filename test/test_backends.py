@@ -106,9 +106,8 @@ def test_labels_agree_with_torch(name, shipped):
 
 
 @pytest.mark.parametrize('name', ['openvino', 'onnxruntime'])
-def test_weights_that_hold_their_graph_run_without_torch(name, tmp_path, monkeypatch):
+def test_weights_that_hold_their_graph_run_without_torch(name, tmp_path, cache):
     """Torch is two seconds and some gigabytes that a vehicle does not need."""
-    monkeypatch.setenv('NIGHTSEG_CACHE', str(tmp_path / 'cache'))
     files = weights_config(tmp_path)
     for part in (files.day, files.night, files.translator):
         embed_graph(Path(part))

@@ -86,7 +86,12 @@ for verb in {verbs!r}:
         ('evaluate a.png --out o --compare rout=day', "did you mean 'route'"),
         ('evaluate a.png --out o --classes cars', "did you mean 'car'?"),
         ('evaluate --dataset camvit:x --out o', "did you mean 'camvid'"),
-        ('evaluate a.png --out o --sources street', '--sources'),
+        ('evaluate bag --out o --sources *=x', '--sources has no effect on bags'),
+        ('evaluate --dataset images:. --out o --sources street', "'street' is no PATTERN=NAME"),
+        ('evaluate --dataset images:. --out o --labels x', '--labels has no effect on data sets'),
+        ('evaluate bag --out o --rate 5', '--rate is of folders and videos'),
+        ('evaluate bag --out o --streams 2 --workers 2', '--streams is of one process'),
+        ('predict bag --out o --rate 5', '--rate is of folders and videos'),
         ('predict bag --out o --topic /front/image', "did you mean '/front/image_raw'?"),
         ('bag predict bag --out o --topic /frnt/image_raw', "did you mean '/front/image_raw'?"),
         ('predict nowhere.mp4 --out x', "'nowhere.mp4' does not exist"),
@@ -122,10 +127,23 @@ for verb in {verbs!r}:
         ('replay bag --all --topic /x', '--topic has no effect on a replay with --all'),
         ('replay bag --all --also /x', '--also has no effect on a replay with --all'),
         ('replay bag --labels /x', '--lockstep'),
+        ('replay nowhere', "'nowhere' does not exist"),
+        ('replay . --rate 0', '--rate must be above 0'),
+        ('replay . --log here', "'here' lies in the input '.'"),
+        ('replay . --stamps a --log a', 'give an output apart from it'),
+        ('replay . --lockstep --all', '--lockstep plays images alone'),
+        ('replay . --seconds -1', "'seconds' must be at least 0"),
+        ('record .', "'.' is no name for a bag"),
+        ('record o --seconds -1', "'seconds' must be at least 0"),
         ("replay bag --remap-to 'a b'", "'a b' is no name"),
         ("record o --cameras a '/b c/'", "'b c' is no name"),
+        ('bag make bag --out o', '`nightseg bag predict` copies bags'),
         ('bag make a.png --out o --topic /', "'/' is no topic"),
+        ("bag make a.png --out o --topic 'front camera'", "'front camera' is no topic"),
+        ('bag make a.png --out o --topic /1st/image', "'/1st/image' is no topic"),
         ('data check images:. --json empty', 'give another name'),
+        ('data check nothing', 'ADAPTER:ROOT'),
+        ('data extract a.png --out o --every -1 --rate 1', "'every'"),
         ('import segformer . --out o', 'it needs transformers: pip install transformers'),
         ('view --port 99999', "'port' must be 0 to 65535, got 99999"),
         ('view --rerun a.png', 'give another name'),
@@ -306,8 +324,6 @@ def test_a_bag_is_copied_with_its_predictions(tmp_path, capsys, weights):
     ['cli.main --help', 'cli.main predict --help', 'cli.main info', 'node.main --help'],
 )
 def test_a_reader_that_leaves_early_is_no_error(arguments):
-    if arguments.startswith('node'):
-        pytest.importorskip('rclpy')
     # the shell waits until the reader has left
     command = f'(sleep 0.2; exec {sys.executable} -m nightseg_ros.{arguments}) | true'
     script = f'{command}; echo ${{PIPESTATUS[0]}}'
@@ -356,7 +372,6 @@ def test_a_folder_says_what_it_left_out_unless_quiet(tmp_path, capsys, weights, 
     ('semantic_cloud', 'semantic_cloud', "odometry (string, '')"),
 ])  # fmt: skip
 def test_a_node_prints_help_and_names_a_missing_file(module, name, parameter, tmp_path):
-    pytest.importorskip('rclpy')
     command = [sys.executable, '-m', f'nightseg_ros.node.{module}']
     done = subprocess.run([*command, '--help'], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(f'usage: {name} [--ros-args') and parameter in done.stdout
@@ -540,12 +555,7 @@ def test_evaluate_scores_what_predict_writes(tmp_path, weights, capsys, monkeypa
 
 @pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.stem)
 def test_scripts_of_bench_find_what_they_import(script):
-    try:
-        importlib.import_module(script.stem)
-    except ModuleNotFoundError as error:
-        if error.name != 'rclpy':
-            raise
-        pytest.skip('rclpy is not installed')
+    importlib.import_module(script.stem)
 
 
 def test_a_tiny_run(tmp_path, monkeypatch, capsys):

@@ -595,24 +595,6 @@ def test_only_own_results_are_replaced_and_masks_go_with_their_scores(auto, driv
         run(auto, tmp_path, drive, save_labels=True)
 
 
-@pytest.mark.parametrize(
-    ('given', 'words'),
-    [
-        ('evaluate --dataset images:{images} --labels x', '--labels has no effect on data sets'),
-        ('evaluate {drive} --sources *=x', '--sources has no effect on bags'),
-        ('evaluate --dataset images:{images} --sources street', "'street' is no PATTERN=NAME"),
-        ('evaluate {drive} --rate 5', '--rate is of folders and videos'),
-        ('evaluate {drive} --streams 2 --workers 2', '--streams is of one process'),
-        ('predict {drive} --rate 5', '--rate is of folders and videos'),
-    ],
-)
-def test_options_without_effect_or_sense_are_refused(drive, tmp_path, given, words, capsys):
-    imwrite(tmp_path / 'images' / 'a.png', picture(0, 1))
-    places = {'images': tmp_path / 'images', 'drive': drive}
-    assert main([*given.format(**places).split(), '--out', str(tmp_path / 'out')]) == 2
-    assert words in capsys.readouterr().err
-
-
 def test_the_command(weights, drive, tmp_path, capsys):
     flags = ['--device', 'cpu', '--backend', 'torch', '--no-report']
     flags += [f'--weights-{name}={path}' for name, path in dataclasses.asdict(weights).items()]

@@ -11,11 +11,11 @@ import signal
 import subprocess
 import sys
 
-import cv2
 from nightseg_ros.weights import write_manifest
 import numpy as np
 import pytest
 from ros_harness import Camera, picture, pixels_of, served
+from tiny_data import imwrite
 from tiny_weights import LICENSE
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
@@ -73,10 +73,9 @@ def test_a_disk_that_is_full_is_told_and_leaves_nothing_that_looks_whole(
     tmp_path, arguments, words
 ):
     pictures, out = tmp_path / 'in', tmp_path / 'out'
-    pictures.mkdir()
     for index in range(3):
         noise = np.random.default_rng(index).integers(0, 256, (90, 120, 3), dtype=np.uint8)
-        cv2.imwrite(str(pictures / f'{index}.png'), noise)
+        imwrite(pictures / f'{index}.png', noise)
     places = {'OUT': str(out), 'IN': str(pictures)}
 
     def full() -> None:

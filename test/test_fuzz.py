@@ -2,11 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Some hundred damaged inputs for each reader; ``make fuzz`` goes on for a million each."""
 
-import importlib.util
-from pathlib import Path
 import random
-import subprocess
-import sys
 
 import fuzz_targets
 import pytest
@@ -33,14 +29,3 @@ def test_whole_samples_are_read_and_wrong_bytes_in_them_do_no_harm(name):
             target(bytes(damaged))
         except Exception as error:
             raise AssertionError(f'{name}: {bytes(damaged)!r}') from error
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec('atheris') is None,
-    reason='atheris is not installed: pip install -r requirements/fuzz.txt',
-)
-def test_the_fuzzer_itself_runs(tmp_path):
-    command = [sys.executable, str(Path(__file__).with_name('fuzz.py')), 'raw', '-runs=500']
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=250)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert 'Done 500 runs' in done.stderr

@@ -69,8 +69,10 @@ def test_every_mask_shows_the_number_of_its_stamp_under_load_drops_and_jumps(tmp
             camera.connect()
 
         numbers, sent = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+        got = [camera.got(topic) for camera in cameras.values() for topic in topics]
         end = time.monotonic() + 4.0
-        while time.monotonic() < end:
+        # few masks would prove little
+        while time.monotonic() < end or min(map(len, got)) <= 20:
             name = dice.choice(names)
             # a frame is lost before the node, comes twice, or in the wrong order
             numbers[name] += dice.choice((1, 1, 1, 1, 2, 5, 0, -1))
@@ -94,7 +96,6 @@ def test_every_mask_shows_the_number_of_its_stamp_under_load_drops_and_jumps(tmp
     for index, name in enumerate(names):
         for topic in topics:
             masks = cameras[name].got(topic)
-            assert len(masks) > 20, 'few masks would prove little'
             stamps = [stamp_ns(mask) for mask in masks]
             assert stamps == sorted(set(stamps)), 'in order, none twice'
             for mask in masks:

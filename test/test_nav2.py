@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 import json
+import os
 from pathlib import Path
 import shutil
+from unittest import mock
 
 from launch_recorder import Recording
 from message_packages import build
@@ -28,7 +30,8 @@ node, heard = rclpy.create_node('layer'), {}
 latched = QoSProfile(depth=5, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 def image(name):
     def keep(m):
-        heard[name] = [m.encoding, m.height, m.width, m.header.stamp.sec, m.header.frame_id]
+        at = m.header.stamp
+        heard[name] = [m.encoding, m.height, m.width, at.sec, at.nanosec, m.header.frame_id]
     node.create_subscription(Image, f'/segmentation/{name}', keep, qos_profile_sensor_data)
 image('mask')
 image('confidence')
@@ -49,15 +52,12 @@ rclpy.shutdown()
     find_spec('rosidl_generator_py') is None or shutil.which('c++') is None,
     reason='no generators of messages, or no compiler',
 )
-def test_the_layer_hears_mask_confidence_and_names_on_its_topics(
-    tmp_path, parameters, monkeypatch
-):
-    for name, value in build(tmp_path / 'built', 'vision_msgs').items():
-        monkeypatch.setenv(name, value)
+def test_the_layer_hears_mask_confidence_and_names_on_its_topics(tmp_path, parameters):
     nav2 = Recording(LAUNCH_FILE)
     remap, _ = nav2.actions(nav2.context())
     renamed = [part for pair in remap.value.split(',') for part in ('-r', pair)]
     with (
+        mock.patch.dict(os.environ, build(tmp_path / 'built', 'vision_msgs')),
         served(tmp_path, parameters, *renamed) as client,
         ended(Process(tmp_path / 'layer', '-c', LAYER)) as layer,
     ):
@@ -70,5 +70,5 @@ def test_the_layer_hears_mask_confidence_and_names_on_its_topics(
         assert layer.process.returncode == 0, layer.text
         heard = json.loads(layer.text.splitlines()[-1])
     # equal stamps, which the layer pairs, in the size of the image and under its frame
-    assert heard['mask'][:3] == ['mono8', 48, 64] and heard['mask'][4] == 'optical'
+    assert heard['mask'][:3] == ['mono8', 48, 64] and heard['mask'][-1] == 'optical'
     assert heard['label_info'] == [list(pair) for pair in enumerate(CAMVID11.classes)]

@@ -29,6 +29,7 @@ import rclpy
 from rclpy.context import Context
 from rclpy.parameter import Parameter
 from ros_harness import Camera, Client, large, node_with, picture, pixels_of, running, served
+from watch import resources
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
@@ -43,13 +44,12 @@ def test_every_transition_and_cleanup_frees_everything(parameters, tmp_path):
     given = {**parameters, 'autostart': False}
     with served(tmp_path, given, state='unconfigured') as client:
         camera = Camera(client)
-        process = Path(f'/proc/{client.process.process.pid}')
         assert not client.transition('activate')
         # services may be found before the names of their node are
         client.until(lambda: 'night_perception' in client.node.get_node_names(), 'the node')
         assert topics() == set()
 
-        resources = []
+        held = []
         for _ in range(4):
             assert client.transition('configure')
             assert client.state() == 'inactive'
@@ -68,10 +68,10 @@ def test_every_transition_and_cleanup_frees_everything(parameters, tmp_path):
             client.until(lambda: topics() == set(), 'no output topics')
             values = client.diagnosed('node', 'OK', 'unconfigured')
             assert values['cameras'] == '0' and 'weights.day' not in values
-            held = [len(list((process / name).iterdir())) for name in ('fd', 'task')]
-            resources.append(held)
+            found = resources(client.process.process.pid)
+            held.append((found['fds'], found['threads']))
         # the first time loads libraries with threads of their own
-        assert resources[1] == resources[2] == resources[3], resources
+        assert held[1] == held[2] == held[3], held
 
         client.start()
         camera.connect().serve()
@@ -251,9 +251,7 @@ def test_a_signal_during_inference_ends_the_process_within_two_seconds_with_code
         camera = Camera(client).connect()
 
         def cpu_seconds() -> float:
-            text = Path(f'/proc/{client.process.process.pid}/stat').read_text()
-            fields = text.rpartition(')')[2].split()
-            return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
+            return resources(client.process.process.pid)['cpu_s']
 
         def busy() -> bool:
             camera.send(picture(480, 640))

@@ -151,7 +151,6 @@ CONTRADICTIONS: list[tuple[str, dict[str, Any], str]] = [
     (NIGHT, {'cameras': ['a', 'b'], 'image_topics': ['x']}, "'image_topics' has 1 topics"),
     (NIGHT, {'cameras': ['a', 'b'], 'ego_masks': ['m.png']}, '1 files for 2 cameras'),
     (NIGHT, {'router__dark': 0.7}, r"'router': 'dark' must be below 'bright' \(0.65\), got 0.7"),
-    (NIGHT, {'router__gap_s': 1.0}, "'gap_s' must be longer than both dwells"),
     (NIGHT, {'long_side': 32}, "'long_side' must be 0 or 64 to 4096"),
     (NIGHT, {'cameras': ['front-left']}, "'cameras' names 'front-left': .* alphanumerics"),
     (NIGHT, {'cameras': ['a//b']}, "'cameras' names 'a//b': .* repeated '/'"),

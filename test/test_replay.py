@@ -15,11 +15,9 @@ import sys
 import threading
 import time
 
-import cv2
 from nightseg_ros.bags.reader import BagReader
 from nightseg_ros.bags.storage import Channel
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
-from nightseg_ros.cli.main import main
 from nightseg_ros.data.source import open_source, STAMP_OFFSET
 from nightseg_ros.perception.frame import Frame
 import numpy as np
@@ -30,6 +28,7 @@ from ros_harness import (
     image_message,
     offline,
     PATIENCE,
+    picture,
     pixels_of,
     Process,
     running,
@@ -59,15 +58,9 @@ def drive(path: Path) -> Path:
     """Write a camera that drives into the dark, one frame a second."""
     with BagWriter(path) as bag:
         for index in range(7):
-            rng = np.random.default_rng(index)
-            coarse = rng.integers(60, 256, (6, 8, 3), dtype=np.uint8)
-            image = np.asarray(cv2.resize(coarse, (160, 96)), np.uint8)
-            if index > 2:
-                image[32:] //= 40
-            stamp = START + index * SECOND
-            bag.write_frame(
-                '/front/image_raw', Frame(image=image, stamp_ns=stamp, frame_id='optical')
-            )
+            image = picture(96, 160, index, night=index > 2)
+            frame = Frame(image=image, stamp_ns=START + index * SECOND, frame_id='optical')
+            bag.write_frame('/front/image_raw', frame)
     return path
 
 
@@ -113,9 +106,8 @@ def test_labels_in_lockstep_are_the_offline_ones_byte_for_byte(tmp_path):
 
 def test_a_folder_is_replayed_with_stamps_and_a_clock(client, tmp_path):
     folder = tmp_path / 'in'
-    folder.mkdir()
     for index in range(4):
-        cv2.imwrite(str(folder / f'{index}.png'), np.full((8, 12, 3), 10 * index, np.uint8))
+        imwrite(folder / f'{index}.png', np.full((8, 12, 3), 10 * index, np.uint8))
     (folder / '2.png').write_bytes(b'torn')
     client.listen('camera/image_raw', Image)
     client.listen('/clock', Clock)
@@ -137,9 +129,8 @@ def test_a_folder_is_replayed_with_stamps_and_a_clock(client, tmp_path):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_replay_says_so_and_whether_it_lost_something(client, tmp_path, number):
     folder = tmp_path / 'in'
-    folder.mkdir()
     for index in range(3):
-        cv2.imwrite(str(folder / f'{index}.png'), np.zeros((8, 12, 3), np.uint8))
+        imwrite(folder / f'{index}.png', np.zeros((8, 12, 3), np.uint8))
     flags = ['replay', str(folder), '--fps', '0.05']
     with verb(tmp_path / 'waiting', *flags, '--wait-subscribers', '1') as player:
         client.until(lambda: client.node.count_publishers('/camera/image_raw'), 'the player')
@@ -163,8 +154,9 @@ def test_a_live_stream_has_no_other_pace_and_an_end(tmp_path):
         server.shutdown(socket.SHUT_RDWR)
     events = [json.loads(line) for line in log.read_text().splitlines()]
     stamps, sent = (np.array([event[key] for event in events]) for key in ('stamp', 'sent'))
-    # all came at once, as what waits while a camera is probed, and none has a stamp ahead of it
-    assert len(events) == 19 and np.ptp(sent) < 0.7e9
+    # all came at once, as what waits while a camera is probed (1.8 s if paced); none has a stamp
+    # ahead of it
+    assert len(events) == 19 and np.ptp(sent) < 1.4e9
     assert (np.diff(stamps) > 0).all()
     assert (stamps <= sent + time.time_ns() - time.monotonic_ns() + 1e7).all()
 
@@ -298,21 +290,3 @@ def test_lockstep_without_a_node_says_what_is_missing(tmp_path):
     with verb(tmp_path / 'log', 'replay', str(bag), *flags) as player:
         assert player.process.wait(PATIENCE) == 2
     assert "nobody publishes ['/front/nightseg/labels']" in player.text
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'words'),
-    [
-        (['replay', 'nowhere'], "'nowhere' does not exist"),
-        (['replay', '.', '--rate', '0'], '--rate must be above 0'),
-        (['replay', '.', '--log', 'here'], "'here' lies in the input '.'"),
-        (['replay', '.', '--stamps', 'a', '--log', 'a'], 'give an output apart from it'),
-        (['replay', '.', '--lockstep', '--all'], '--lockstep plays images alone'),
-        (['replay', '.', '--seconds', '-1'], "'seconds' must be at least 0"),
-        (['record', '.'], "'.' is no name for a bag"),
-        (['record', 'bag', '--seconds', '-1'], "'seconds' must be at least 0"),
-    ],
-)
-def test_wrong_flags_are_refused_before_a_process_starts(arguments, words, capsys):
-    assert main(arguments) == 2
-    assert words in capsys.readouterr().err

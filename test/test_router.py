@@ -110,17 +110,11 @@ def test_a_missing_score_is_dusk_once_it_lasts(nothing):
     ('mapping', 'words'),
     [
         ({'dark': 0.7, 'bright': 0.6}, "'dark' .* below 'bright' \\(0.6\\)"),
-        ({'dark': -0.1}, "'dark' must be 0 to 1"), ({'bright': 1.1}, "'bright'"),
         ({'dark': 0.5, 'bright': 0.5, 'hysteresis': 0.0}, "'dark' .* below"),
         ({'hysteresis': 0.4}, r"'hysteresis' .* bright − dark \(0.3\)"),
-        ({'hysteresis': -0.1}, "'hysteresis'"), ({'dwell_dark_s': -1.0}, "'dwell_dark_s'"),
         ({'dwell_dark_s': math.inf}, "'dwell_dark_s' must be 0 to 600"),
-        ({'dwell_bright_s': math.inf}, "'dwell_bright_s'"),
-        ({'dwell_bright_s': math.nan}, "'dwell_bright_s'"), ({'gap_s': math.inf}, "'gap_s'"),
         ({'gap_s': 3.0}, r"'gap_s' .* longer than both dwells \(3 s\)"),
-        ({'stale_s': 0.0}, "'stale_s' .* above 0"), ({'stale_s': math.inf}, "'stale_s'"),
-        ({'table': {'dusk': 'dawn'}}, "'table.dusk'"), ({'dwel_dark_s': 1.0}, "'dwel_dark_s'"),
-        ({'dark': 'low'}, "'dark'"),
+        ({'stale_s': 0.0}, "'stale_s' .* above 0"),
     ],
 )  # fmt: skip
 def test_a_wrong_config_names_its_key(mapping, words):

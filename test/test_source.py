@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 import re
 
+from bag_samples import picture
 from nightseg_ros.bags.reader import BagError, BagReadError
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.data.extract import extract
@@ -18,10 +19,6 @@ import numpy as np
 import PIL.Image
 import pytest
 from tiny_data import imwrite
-
-
-def picture(seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (16, 24, 3), np.uint8)
 
 
 def write_folder(folder: Path, count: int) -> Path:
@@ -83,8 +80,8 @@ def test_pictures_that_are_not_read_are_told(tmp_path):
     said: list[str] = []
     extract([folder], tmp_path / 'out', every=0, log=said.append)
     assert said == ['f: not read: files .HEIC']
-    for picture in folder.glob('*.png'):
-        picture.unlink()
+    for file in folder.glob('*.png'):
+        file.unlink()
     with pytest.raises(DataError, match='holds no images .* not read: files .HEIC'):
         open_source(folder)
 

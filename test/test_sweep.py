@@ -26,14 +26,10 @@ RATIOS = (0.0, 0.3, 0.6, 1.0)
 def root(tmp_path_factory):
     """Two small data sets in which colour tells the class: 'day', and a darker 'night'."""
     root = tmp_path_factory.mktemp('data')
-    for name, light in (('day', 1.0), ('night', 0.3)):
-        write_streets(root / name)
-        for file in (root / name).glob('*/a*.png'):
-            if light < 1 and file.parent.name == 'images':
-                imwrite(file, cv2.convertScaleAbs(cv2.imread(str(file)), alpha=light))
-            # two cameras
-            number = int(file.stem[1:])
-            file.rename(file.with_name(f'{"ab"[number % 2]}_{number}.png'))
+    for name in ('day', 'night'):
+        write_streets(root / name, cameras='ab')
+    for file in (root / 'night' / 'images').iterdir():
+        imwrite(file, cv2.convertScaleAbs(cv2.imread(str(file)), alpha=0.3))
     return root
 
 

@@ -12,6 +12,8 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from unittest import mock
 
 from nightseg_ros.config import to_mapping
 from nightseg_ros.files import cache_dir
@@ -210,6 +212,18 @@ def test_the_watch_hears_a_connection(watch):
     assert watch.heard() == {'socket.connect 192.0.2.1'}
 
 
+def test_the_watch_hears_a_socket_that_python_does_not_tell_of(watch, monkeypatch):
+    monkeypatch.setitem(globals(), 'at_home', lambda address: False)
+    with (
+        socket.create_server(('127.0.0.1', 0)) as server,
+        socket.create_connection(server.getsockname()),
+    ):
+        assert 'tcp 0100007F' in peers(os.getpid())
+        with watch.sockets(os.getpid()):
+            while 'socket to tcp 0100007F' not in watch.heard():
+                time.sleep(0.02)
+
+
 def test_the_package_sets_the_switches_on_its_import_but_for_those_of_the_user():
     code = (
         'import json, os, sys, nightseg_ros; '
@@ -275,16 +289,15 @@ def test_ray_and_huggingface_hub_report_nothing_behind_the_package(watch):
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_the_node_with_openvino_opens_no_connection(watch, tmp_path, monkeypatch):
+def test_the_node_with_openvino_opens_no_connection(watch, tmp_path):
     harness = pytest.importorskip('ros_harness')
     files = {name: str(path) for name, path in write_all(tmp_path).items()}
-    environment = watch.environment()
-    for name in set(os.environ) - set(environment):
-        monkeypatch.delenv(name)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
     parameters = {**files, 'backend': 'openvino', 'device': 'cpu'}
-    with harness.running(tmp_path / 'log', parameters) as node, watch.sockets(node.process.pid):
+    with (
+        mock.patch.dict(os.environ, watch.environment(), clear=True),
+        harness.running(tmp_path / 'log', parameters) as node,
+        watch.sockets(node.process.pid),
+    ):
         node.until('active; waiting')
         with pytest.raises(subprocess.TimeoutExpired):
             node.process.wait(BUNDLE_S)

@@ -17,8 +17,8 @@ from nightseg_ros.cli.main import main
 from nightseg_ros.config import from_mapping
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.datasets import open_dataset
-from nightseg_ros.data.sample import DataError, read_image, read_labels
-from nightseg_ros.networks import build, build_from
+from nightseg_ros.data.sample import DataError, read_labels
+from nightseg_ros.networks import build
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19
 from nightseg_ros.training.average import average_weights, AverageConfig
 from nightseg_ros.training.crops import load_batches, TrainingCrops
@@ -187,35 +187,14 @@ def test_fast_depthwise_gradients_are_the_same():
 # -- the recipe ------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_weights_learn_what_they_are_shown(data, tmp_path):
-    path = train_segmenter(
-        # at a quarter of the rate every third seed still says road everywhere after these steps
-        tiny_config(data, tmp_path, arch={'variant': 'tiny'}, steps=60, batch=4, rate=2e-2,
-                    average=0.9, augment=AugmentConfig(crop=(64, 96), scale=(1.0, 1.0))),
-        silent,
-    )  # fmt: skip
-    weights = load_weights(path)
-    assert weights.metadata.training['steps'] == 60
-    assert 'data' not in weights.metadata.training, 'it holds paths of this machine'
-    sample = open_dataset(data)[0]
-    image, truth = read_image(sample.image), read_labels(sample.label)
-    x = (torch.from_numpy(image).permute(2, 0, 1)[None] / 255 - 0.498) / 0.502
-    with torch.inference_mode():
-        logits = F.interpolate(build_from(weights)(x), scale_factor=4, mode='bilinear')
-    known = truth != 255
-    right = (logits.argmax(1)[0].numpy() == truth)[known].mean()
-    largest = max((truth[known] == label).mean() for label in range(11))
-    assert right > largest + 0.2
-
-
 def test_frozen_norms_keep_their_statistics(data, tmp_path):
     start = write_segmenter(tmp_path / 'start.safetensors')
     options: dict[str, Any] = {'init': str(start), 'steps': 1, 'average': 0.0}
     config = tiny_config(data, tmp_path / 'out', freeze_norm=True, **options)
-    before, after = (load_weights(p).tensors for p in (start, train_segmenter(config, silent)))
-    for name, tensor in before.items():
+    before, after = map(load_weights, (start, train_segmenter(config, silent)))
+    for name, tensor in before.tensors.items():
         if name.endswith(('running_mean', 'running_var')):
+<<<<<<< HEAD
             assert torch.equal(tensor, after[name])
     assert not torch.equal(before['classify.weight'], after['classify.weight'])
     about = load_weights(tmp_path / 'out' / 'weights.safetensors').metadata.training
@@ -223,6 +202,11 @@ def test_frozen_norms_keep_their_statistics(data, tmp_path):
     write_segmenter(start, seed=1)
     with pytest.raises(RunError, match=f"init = '{about['init']}'"):
         train_segmenter(config, silent)
+=======
+            assert torch.equal(tensor, after.tensors[name])
+    assert not torch.equal(before.tensors['classify.weight'], after.tensors['classify.weight'])
+    assert 'data' not in after.metadata.training, 'it holds paths of this machine'
+>>>>>>> 1255b2c0cc935aac07dfdc629f55d8df88db3abf
 
 
 @pytest.mark.parametrize('name', ['day', 'night', 'erf_pspnet', 'rendered', 'tutorial'])

@@ -16,6 +16,7 @@ import cv2
 from nightseg_ros.config import to_mapping
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.networks import build_from
+from nightseg_ros.perception.video import VideoWriter
 from nightseg_ros.training.segmenter import LITE_MEAN, LITE_STD, train_segmenter
 from nightseg_ros.weights import load_weights
 import numpy as np
@@ -92,12 +93,9 @@ def frames(tmp_path):
             imwrite(file, (picture * factor).astype(np.uint8))
     (root / 'clips').mkdir()
     for name in ('night', 'seattlestreet1', 'seattlestreet2', 'desert', 'countryroad'):
-        writer = cv2.VideoWriter(
-            str(root / 'clips' / f'{name}.mp4'), cv2.VideoWriter.fourcc(*'mp4v'), 10, (96, 64)
-        )
-        for picture in pictures:
-            writer.write(picture)
-        writer.release()
+        with VideoWriter(root / 'clips' / f'{name}.mp4', 10) as video:
+            for picture in pictures:
+                video.add(picture[..., ::-1])
     return root
 
 

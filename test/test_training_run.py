@@ -33,23 +33,7 @@ class LineConfig(RunConfig):
     precision: Any = '32-true'
 
 
-class Counter:
-    """A state beside the networks, as an image pool would be."""
-
-    value = torch.tensor(0)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {'value': self.value}
-
-    def load_state_dict(self, state: dict[str, Any], /) -> None:
-        self.value = state['value']
-
-
-class Points(torch.utils.data.Dataset):
-    """Points by number."""
-
-    def __getitem__(self, number: int) -> tuple[torch.Tensor]:
-        return (torch.randn(4, 3, generator=torch.Generator().manual_seed(number)),)
+POINTS = torch.randn(STEPS, 4, 3, generator=torch.Generator().manual_seed(0))
 
 
 def train(
@@ -62,17 +46,19 @@ def train(
     ``break_at`` is the step after which the network holds infinity.
     """
     torch.manual_seed(0)
-    network, counter = torch.nn.Linear(3, width), Counter()
+    network, counter = torch.nn.Linear(3, width), torch.nn.Module()
+    # a state beside the networks, as that of an image pool
+    counter.register_buffer('value', torch.tensor(0))
     run = TrainingRun(LineConfig(out=str(out), rate=rate), log, **options)
     wrapped = run.add('line', network, torch.optim.AdamW(network.parameters(), lr=0.1))
     run.keep('counter', counter)
     with run:
-        for step, (points,) in run.train(Points()):
+        for step, (points,) in run.train(torch.utils.data.TensorDataset(POINTS)):
             if step == stop:
                 break
             loss = wrapped(points).square().sum()
             run.minimise('line', loss, 1 - step / STEPS)
-            counter.value = counter.value + step
+            counter.value += step
             run.record(step, loss=loss)
             if run.is_due(step, 4):
                 run.picture(step, 'noise', np.full((8, 12, 3), step, np.uint8))

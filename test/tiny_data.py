@@ -17,8 +17,12 @@ import numpy as np
 import pytest
 
 
-def write_streets(root: Path, count: int = 4) -> str:
-    """Write ``count`` pictures of 96×64 with labels and return the data set's name."""
+def write_streets(root: Path, count: int = 4, cameras: str = '') -> str:
+    """
+    Write ``count`` pictures of 96×64 with labels and return the data set's name.
+
+    Each is named after one of ``cameras``, a letter each, in turn.
+    """
     rng = np.random.default_rng(0)
     colors = np.zeros((256, 3), np.uint8)
     colors[[0, 3, 8, 255]] = (200, 160, 120), (90, 90, 90), (30, 40, 200), (0, 0, 0)
@@ -30,8 +34,9 @@ def write_streets(root: Path, count: int = 4) -> str:
         labels[:4] = 255
         noise = rng.integers(-10, 10, (64, 96, 3))
         image = np.clip(colors[labels].astype(int) + noise, 0, 255).astype(np.uint8)
-        imwrite(root / 'images' / f'a{index}.png', image)
-        imwrite(root / 'labels' / f'a{index}.png', labels)
+        name = f'{cameras[index % len(cameras)]}_{index}.png' if cameras else f'a{index}.png'
+        imwrite(root / 'images' / name, image)
+        imwrite(root / 'labels' / name, labels)
     return f'folder:{root}'
 
 
