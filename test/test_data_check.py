@@ -306,11 +306,5 @@ def test_the_verb_counts_broken_frames(tmp_path, capsys):
     assert main([*flags, '--rate', '1']) == 1
     shown = capsys.readouterr()
     assert "2 frames in '" in shown.out and '1 frames could not be read' in shown.err
-<<<<<<< HEAD
-    assert main([*flags, '--rate', '0']) == 2
-    assert main([*flags[:-1], '-1', '--rate', '1']) == 2
-    assert "'every'" in capsys.readouterr().err
     assert main([*flags, '--rate', '1', '--force', '--format', 'png', '--quality', '60']) == 2
     assert '--quality has no effect on PNG' in capsys.readouterr().err
-=======
->>>>>>> 1255b2c0cc935aac07dfdc629f55d8df88db3abf
