@@ -14,7 +14,6 @@ import math
 import os
 from pathlib import Path
 import re
-import signal
 import sys
 import threading
 import time
@@ -22,6 +21,7 @@ from typing import Any
 
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray
+from nightseg_ros.cli.options import hear_signals
 from nightseg_ros.cli.run import ViewOptions
 from nightseg_ros.files import replace_file, use_log_folder
 from nightseg_ros.node.messages import decode
@@ -73,8 +73,7 @@ def run(options: ViewOptions) -> int:
     use_log_folder()
     rclpy.init(args=['view'], signal_handler_options=SignalHandlerOptions.NO)
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    hear_signals(lambda *_: stop.set())
     viewer = server.viewer = Viewer(labels=options.summary is not None, rerun=options.rerun)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(f'view: {server.url}', flush=True)
