@@ -13,7 +13,6 @@ from pathlib import Path
 import re
 import signal
 from typing import Any
-from unittest import mock
 
 from nightseg_ros.dds import private_domain
 from nightseg_ros.shared_memory import remove_orphans
@@ -45,13 +44,21 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return bool(NEEDS_ROS.search(collection_path.read_text())) or None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the half of the tests that TEST_HALF names; see the Makefile."""
+    if half := os.environ.get('TEST_HALF'):
+        items[:] = [i for i in items if (i.get_closest_marker('ros') is None) == (half != 'ros')]
+
+
 def pytest_report_header() -> str:
     return '' if HAS_ROS else 'rclpy is neither installed nor sourced: tests of nodes are left out'
 
 
 @pytest.fixture(scope='session', autouse=True)
 def _private_ros_domain() -> Iterator[None]:
-    with private_domain() as variables, mock.patch.dict(os.environ, variables):
+    with private_domain() as variables, pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
         yield
 
 
@@ -91,7 +98,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope='module')
 def module_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Give the tests of a module a cache of graphs of their own."""
-    with mock.patch.dict(os.environ, NIGHTSEG_CACHE=str(tmp_path_factory.mktemp('cache'))):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('NIGHTSEG_CACHE', str(tmp_path_factory.mktemp('cache')))
         yield
 
 

@@ -107,7 +107,13 @@ class Browser:
     def evaluate(self, expression: str) -> Any:
         """Return the value of a JavaScript expression; JSON types only."""
         arguments = {'expression': expression, 'returnByValue': True, 'awaitPromise': True}
-        answer = self.call('Runtime.evaluate', arguments)
+        try:
+            answer = self.call('Runtime.evaluate', arguments)
+        except RuntimeError as error:
+            # the page that was asked is just being left
+            if 'navigated' not in str(error):
+                raise
+            return self.evaluate(expression)
         if 'exceptionDetails' in answer:
             raise RuntimeError(str(answer['exceptionDetails']))
         return answer['result'].get('value')

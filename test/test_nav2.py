@@ -6,10 +6,8 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 import json
-import os
 from pathlib import Path
 import shutil
-from unittest import mock
 
 from launch_recorder import Recording
 from message_packages import build
@@ -52,12 +50,15 @@ rclpy.shutdown()
     find_spec('rosidl_generator_py') is None or shutil.which('c++') is None,
     reason='no generators of messages, or no compiler',
 )
-def test_the_layer_hears_mask_confidence_and_names_on_its_topics(tmp_path, parameters):
+def test_the_layer_hears_mask_confidence_and_names_on_its_topics(
+    tmp_path, parameters, monkeypatch
+):
+    for name, value in build(tmp_path / 'built', 'vision_msgs').items():
+        monkeypatch.setenv(name, value)
     nav2 = Recording(LAUNCH_FILE)
     remap, _ = nav2.actions(nav2.context())
     renamed = [part for pair in remap.value.split(',') for part in ('-r', pair)]
     with (
-        mock.patch.dict(os.environ, build(tmp_path / 'built', 'vision_msgs')),
         served(tmp_path, parameters, *renamed) as client,
         ended(Process(tmp_path / 'layer', '-c', LAYER)) as layer,
     ):

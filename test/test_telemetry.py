@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-from unittest import mock
 
 from nightseg_ros.config import to_mapping
 from nightseg_ros.files import cache_dir
@@ -289,15 +288,16 @@ def test_ray_and_huggingface_hub_report_nothing_behind_the_package(watch):
 
 @pytest.mark.ros
 @pytest.mark.slow
-def test_the_node_with_openvino_opens_no_connection(watch, tmp_path):
+def test_the_node_with_openvino_opens_no_connection(watch, tmp_path, monkeypatch):
     harness = pytest.importorskip('ros_harness')
     files = {name: str(path) for name, path in write_all(tmp_path).items()}
+    environment = watch.environment()
+    for name in set(os.environ) - set(environment):
+        monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     parameters = {**files, 'backend': 'openvino', 'device': 'cpu'}
-    with (
-        mock.patch.dict(os.environ, watch.environment(), clear=True),
-        harness.running(tmp_path / 'log', parameters) as node,
-        watch.sockets(node.process.pid),
-    ):
+    with harness.running(tmp_path / 'log', parameters) as node, watch.sockets(node.process.pid):
         node.until('active; waiting')
         with pytest.raises(subprocess.TimeoutExpired):
             node.process.wait(BUNDLE_S)
