@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 from typing import Any
-from unittest import mock
+from unittest.mock import MagicMock
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -375,7 +375,7 @@ def test_a_rerun_recording_needs_its_package_and_holds_what_was_seen(tmp_path, v
 
 
 def test_a_recording_tells_what_it_leaves_out(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, 'rerun', rerun := mock.MagicMock())
+    monkeypatch.setitem(sys.modules, 'rerun', rerun := MagicMock())
     written = rerun.RecordingStream.return_value.log
     video, labels = '/car/front/image_raw/ffmpeg', '/car/front/nightseg/labels'
     topics = {video: ['a/msg/Packet'], labels: ['sensor_msgs/msg/Image']}
