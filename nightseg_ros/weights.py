@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import UserDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 import hashlib
 import json
@@ -121,7 +121,7 @@ def save_weights(
     half: bool = False,
 ) -> None:
     """
-    Write a file whole or not at all, and renew the manifest beside it, if any.
+    Write a file whole or not at all, and its line of a manifest that lists it.
 
     ``half`` stores floating tensors as float16; they are read back as float32.
     """
@@ -141,18 +141,26 @@ def save_weights(
 
 
 def replace_listed(path: Path, content: bytes) -> None:
-    """Write a weights file and renew the manifest, if any; killed at any moment, it loads."""
-    listed = (path.parent / MANIFEST).exists()
+    """
+    Write a weights file, and its line of a manifest that lists it; killed at any moment, it loads.
+
+    Other lines stay: they may be of damaged files, or of files that are not ours.
+    """
+    manifest = path.parent / MANIFEST
+    listed = path.name in read_manifest(path.parent)
     if listed:
+        lines = manifest.read_text(encoding='utf-8').splitlines(keepends=True)
+        others = ''.join(line for line in lines if path.name not in _entries([line]))
         # what is not listed may be the old file or the new one
-        write_manifest(path.parent, but=path.name)
+        replace_file(manifest, others.encode(), durable=True)
     replace_file(path, content, durable=True)
     if listed:
-        write_manifest(path.parent)
+        line = f'{hashlib.sha256(content).hexdigest()}  {path.name}\n'
+        replace_file(manifest, (others + line).encode(), durable=True)
 
 
 def set_graph(path: Path, graph: str) -> str:
-    """Write a graph into a weights file, renew the manifest if any, and return the SHA-256."""
+    """Write a graph into a weights file, as ``replace_listed``, and return the SHA-256."""
     from safetensors.numpy import load, save
 
     content = path.read_bytes()
@@ -261,16 +269,19 @@ def read_manifest(folder: Path) -> dict[str, str]:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise WeightsError(f"manifest '{folder / MANIFEST}' cannot be read: {error}") from error
+    return _entries(lines)
+
+
+def _entries(lines: Iterable[str]) -> dict[str, str]:
     entries = (line.split(maxsplit=1) for line in lines)
-    return {entry[1].lstrip('*'): entry[0].lower() for entry in entries if len(entry) == 2}
+    return {entry[1].strip().lstrip('*'): entry[0].lower() for entry in entries if len(entry) == 2}
 
 
-def write_manifest(folder: Path, but: str = '') -> None:
-    """List every weights file of ``folder`` with its hash, ``but`` the one of that name."""
+def write_manifest(folder: Path) -> None:
+    """List every weights file of ``folder`` with its hash."""
     lines = [
         f'{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n'
         for file in sorted(folder.glob('*.safetensors'))
-        if file.name != but
     ]
     replace_file(folder / MANIFEST, ''.join(lines).encode(), durable=True)
 

@@ -160,6 +160,18 @@ def test_weights_can_be_loaded_wherever_their_writer_was_killed(file, moves, mon
     assert read_manifest(file.parent).get(file.name) == (None if moves in (1, 2) else found.sha256)
 
 
+@pytest.mark.parametrize('listed', [True, False])
+def test_writing_weights_changes_no_other_line_of_a_manifest(file, listed):
+    weights = load_weights(file)
+    others = f'{"0" * 64}  damaged.safetensors\n{"1" * 64} *archive.tar\n'
+    own = f'{weights.sha256}  {file.name}\n'
+    (file.parent / 'SHA256SUMS').write_text((own if listed else '') + others)
+    save_weights(file, weights.tensors, dataclasses.replace(weights.metadata, data='other'))
+    own = f'{load_weights(file).sha256}  {file.name}\n'
+    text = (file.parent / 'SHA256SUMS').read_text()
+    assert text == others + (own if listed else '')
+
+
 def test_values_that_are_no_numbers_are_refused(file):
     weights = load_weights(file)
     for value in (float('nan'), float('inf')):
