@@ -150,7 +150,8 @@ def test_a_run_says_how_it_went_and_keeps_what_it_knows(
 @pytest.mark.parametrize(
     ('topic', 'transport'),
     [('/a/image_raw', 'raw'), ('/a/image_raw/compressed', 'compressed'),
-     ('/CAM_FRONT/image_rect_compressed', 'compressed'), ('/a/ffmpeg', 'ffmpeg')],
+     ('/CAM_FRONT/image_rect_compressed', 'compressed'), ('/a/ffmpeg', 'ffmpeg'),
+     ('/a/image_decompressed', 'raw')],
 )  # fmt: skip
 def test_a_topic_has_the_transport_that_its_name_ends_in(topic, transport):
     from nightseg_ros.node.parameters import Settings

@@ -155,7 +155,7 @@ def run(options: RunOptions) -> int:
 
 def _inputs(options: RunOptions) -> tuple[dict[str, str], list[str] | None]:
     """Return the node's parameters and the player's arguments, None for topics that are there."""
-    from nightseg_ros.perception.result import TRANSPORTS
+    from nightseg_ros.perception.result import transport_of, TRANSPORTS
     from nightseg_ros.perception.video import stream_url
 
     if options.source.startswith(TOPIC):
@@ -163,8 +163,7 @@ def _inputs(options: RunOptions) -> tuple[dict[str, str], list[str] | None]:
         if not topics:
             raise ConfigError(f'{TOPIC} needs names, such as {TOPIC}/front/image_raw,/rear/image')
         refuse(options, 'what is live', 'topic', 'fps', 'rate', 'loop')
-        ends = [[end for end in TRANSPORTS if name.endswith(end)] for name in topics]
-        return _cameras(topics, [end[0] if end else 'raw' for end in ends]), None
+        return _cameras(topics, [transport_of(name) for name in topics]), None
     from nightseg_ros.bags.reader import BagReader
     from nightseg_ros.data.source import open_source
 

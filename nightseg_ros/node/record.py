@@ -28,7 +28,7 @@ from nightseg_ros.files import use_log_folder, user_path
 from nightseg_ros.node.camera import TOPICS
 from nightseg_ros.node.messages import header_stamp, message_class
 from nightseg_ros.node.subscription import Subscription
-from nightseg_ros.perception.result import NAMESPACE, TRANSPORTS
+from nightseg_ros.perception.result import NAMESPACE, transport_of, TRANSPORTS
 from nightseg_ros.shared_memory import remove_orphans
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -99,8 +99,7 @@ class Recorder:
             self._follow(f'/{camera.strip("/")}/{NAMESPACE}')
         for topic in options.images:
             topic = f'/{topic.strip("/")}'
-            kinds = (kind for name, kind in TRANSPORTS.items() if topic.endswith(name))
-            self._subscribe(topic, next(kinds, TRANSPORTS['raw']))
+            self._subscribe(topic, TRANSPORTS[transport_of(topic)])
         for topic in options.clouds:
             self._subscribe(f'/{topic.strip("/")}', 'sensor_msgs/PointCloud2', ours=True)
         if DIAGNOSTICS in options.outputs:

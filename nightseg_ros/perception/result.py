@@ -121,6 +121,14 @@ TRANSPORTS = {
     'ffmpeg': 'ffmpeg_image_transport_msgs/FFMPEGPacket',
     'foxglove': 'foxglove_msgs/CompressedVideo',
 }
+
+
+def transport_of(topic: str) -> str:
+    """Return the transport that the last word of a topic's name tells, 'raw' where it is none."""
+    last = re.split('[/_]', topic)[-1]
+    return last if last in TRANSPORTS else 'raw'
+
+
 #: Last part of the name below which a camera's results are published.
 NAMESPACE = 'nightseg'
 
