@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+import errno
 import fcntl
 import json
 import os
@@ -139,16 +140,31 @@ def whole_folder(
                 # somebody may have taken the name meanwhile
                 check_output(out, what, ours, folder=True, inputs=inputs, force=force, error=error)
                 if out.exists():
-                    # it goes only when the new one is there
-                    out.rename(old)
+                    _set_aside(out, old)
                 hidden.rename(out)
-            except (OSError, error) as problem:
+            except BaseException as problem:
                 _restore(old, out)
-                raise error(f"{problem}; the result is in '{hidden}'") from problem
-            shutil.rmtree(old, ignore_errors=True)
+                if isinstance(problem, (OSError, error)):
+                    raise error(f"{problem}; the result is in '{hidden}'") from problem
+                raise
+            if os.path.lexists(old):
+                # half removed it must not pass for what was there before
+                old.rename(hidden)
+                shutil.rmtree(hidden, ignore_errors=True)
     except OSError as problem:
         reason = f'{problem.strerror or problem}; is the disk full?'
         raise error(f"'{out}' cannot be written: {reason}") from problem
+
+
+def _set_aside(out: Path, old: Path) -> None:
+    """Let an old folder go only when the new one is there."""
+    try:
+        out.rename(old)
+    except OSError as error:
+        # a folder of a container's image cannot be renamed
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.rmtree(out)
 
 
 def _restore(old: Path, out: Path) -> None:
