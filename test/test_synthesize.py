@@ -149,15 +149,18 @@ def test_labels_of_another_meaning_and_other_guesses_are_noticed(tmp_path):
     guessed = config(f'paired:{days}/images:{days}/labels', tmp_path / 'guessed', count=2)
     for settings in (own, guessed):
         synthesize(settings)
-        # as manifests of before
-        assert 'labels_sha256' not in json.loads(Path(settings.out, 'manifest.json').read_text())
     turned = replace(CAMVID11, name='turned', classes=CAMVID11.classes[::-1])
     (days / 'taxonomy.json').write_text(json.dumps(turned.to_dict()))
     imwrite(days / 'labels' / 'scene' / 'a1.png', np.full((64, 96), ROAD, np.uint8))
-    for settings, words in ((own, 'labels_sha256 = None'), (guessed, 'data_sha256')):
+    for settings, words in ((own, 'meanings_sha256'), (guessed, 'meanings_sha256')):
         with pytest.raises(DataError, match=words):
             synthesize(settings)
         synthesize(replace(settings, force=True))
+        # a manifest of an earlier version tells no meanings
+        manifest = Path(settings.out, 'manifest.json')
+        known = json.loads(manifest.read_text())
+        del known['meanings_sha256']
+        manifest.write_text(json.dumps(known))
         synthesize(settings)
 
 

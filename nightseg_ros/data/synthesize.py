@@ -86,6 +86,8 @@ def synthesize(
     settings = _settings(config, days, chosen, weights)
     before = {} if config.force else read_json(out / MANIFEST)
     if entries := before.pop('images', None):
+        # earlier versions did not tell it
+        before.setdefault('meanings_sha256', settings['meanings_sha256'])
         require_same(out, before, settings, DataError, 'another --out, or --force')
         for name in (entry[key] for entry in entries for key in ('image', 'label')):
             if not (out / name).is_file():
@@ -153,13 +155,10 @@ def _settings(
     """Return what the bytes of the result depend on, in JSON types."""
     elsewhere = ('out', 'force', 'sheet', 'ratio', 'count')
     settings = {key: v for key, v in to_mapping(config).items() if key not in elsewhere}
-    meanings = [
-        None if label is None or label.stores_ids() else label.meaning
-        for label in (days[index].label for index in chosen)
-    ]
-    if any(meanings):
-        # a taxonomy.json changes what the same bytes mean
-        settings['labels_sha256'] = hashlib.sha256(repr(meanings).encode()).hexdigest()
+    labels = [(day.label, day.scene) for day in (days[index] for index in chosen)]
+    # a taxonomy.json changes what the same bytes mean
+    meanings = repr([label and label.meaning for label, _ in labels]).encode()
+    guesses = (scene.path for _, scene in labels if scene is not None)
     return settings | {
         'version': 1,
         'count': len(chosen),
@@ -167,6 +166,8 @@ def _settings(
         'of': len(days),
         'night': to_mapping(from_mapping(NightConfig, config.night, where='night')),
         'data_sha256': _sha256(_files(days[index] for index in chosen)),
+        # a missing guess is named when it is read
+        'meanings_sha256': _sha256(filter(Path.is_file, guesses), meanings),
         'weights': '' if weights is None else weights.path.name,
         'weights_sha256': '' if weights is None else weights.sha256,
     }
@@ -189,13 +190,10 @@ def _files(samples: Iterable[Sample]) -> Iterator[Path]:
         yield sample.image
         if sample.label is not None:
             yield sample.label.path
-        # a missing one is named when it is read
-        if sample.scene is not None and sample.scene.path.is_file():
-            yield sample.scene.path
 
 
-def _sha256(files: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
+def _sha256(files: Iterable[Path], begin: bytes = b'') -> str:
+    digest = hashlib.sha256(begin)
     for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()
