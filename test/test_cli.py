@@ -144,6 +144,7 @@ for verb in {verbs!r}:
         ('data check images:. --json empty', 'give another name'),
         ('data check nothing', 'ADAPTER:ROOT'),
         ('data extract a.png --out o --every -1 --rate 1', "'every'"),
+        ('data extract . --out o --rate 0', 'rate is above 0'),
         ('import segformer . --out o', 'it needs transformers: pip install transformers'),
         ('view --port 99999', "'port' must be 0 to 65535, got 99999"),
         ('view --rerun a.png', 'give another name'),

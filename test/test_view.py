@@ -462,8 +462,10 @@ def test_sources_are_segmented_watched_and_summed_up_at_their_end_or_by_ctrl_c(
         command = ['-m', 'nightseg_ros.cli.main', 'run', source, *flags]
         # as a script's `&` starts it
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        process = Process(tmp_path / 'log', *command)
-        signal.signal(signal.SIGINT, before)
+        try:
+            process = Process(tmp_path / 'log', *command)
+        finally:
+            signal.signal(signal.SIGINT, before)
         run = stack.enter_context(ended(process))
         run.until('watch it on http://127.0.0.1:')
         url = re.search(r'watch it on (http://[\d.:]+)/', run.text)[1]

@@ -519,7 +519,8 @@ def _open(path: Path) -> tuple[list[Path], Counter[Channel] | None, list[str]]:
     if missing and found and not files:
         # somebody gave them names of their own
         read = ', '.join(file.name for file in found)
-        return found, promised, [f'{"; ".join(missing)}, {read} is read instead']
+        rest = ' instead' if len(found) >= len(names) else ', which may not be all'
+        return found, promised, [f'{"; ".join(missing)}, {read} is read{rest}']
     # a recorder that was killed may have counted nothing yet
     return files, promised if any(promised.values()) else None, missing
 

@@ -285,7 +285,8 @@ def sequence_shards(
             own = labels[number if len(labels) > 1 else 0] if labels else ''
             # a topic is no path, and exists as none
             known = '' if light in LIGHTS else light
-            given = [Path(text) for text in (own, known, stamps) if text]
+            meaning = _own_taxonomy(Path(own), names[path] + camera) if own else None
+            given = [Path(text) for text in (own, known, stamps, meaning) if text]
             shard = Shard(
                 set_name=name or (names[path] if len(sources) == 1 else 'recordings'),
                 source=names[path] + camera, path=str(path), labels=own, taxonomy=taxonomy,
@@ -331,6 +332,12 @@ def _names(paths: Sequence[Path]) -> dict[Path, str]:
 # -- labels ----------------------------------------------------------------------------------
 
 
+def _own_taxonomy(labels: Path, source: str) -> Path | None:
+    """Return what says what the ids mean: with the labels, or beside a folder called labels."""
+    places = [labels / source, labels, *[labels.parent] * (labels.name == 'labels')]
+    return next((f for place in places if (f := place / 'taxonomy.json').is_file()), None)
+
+
 class Labels:
     """
     The labels of a sequence.
@@ -363,8 +370,8 @@ class Labels:
             self.place, self.files = str(folder), label_files(folder)
             if not self.files:
                 raise DataError(f"'{folder}' holds no labels; PNG files of ids are wanted")
-            if taxonomy is not None and (folder / 'taxonomy.json').is_file():
-                self._meaning = label_map(own_encoding(folder, taxonomy), taxonomy)
+            if taxonomy is not None and (file := _own_taxonomy(Path(labels), source)):
+                self._meaning = label_map(own_encoding(file.parent, taxonomy), taxonomy)
         elif labels and bag is None:
             raise DataError(f"there is no folder '{labels}' with labels; a topic needs a bag")
         elif labels and bag is not None:

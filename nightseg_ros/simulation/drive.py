@@ -289,7 +289,12 @@ def write_drive(
     with BagWriter(path, force=True) as bag, ExitStack() as stack:
         frames: Iterator[tuple[DriveFrame, Cloud | None]] = map(work, range(len(drive)))
         if context is not None:
-            pool = stack.enter_context(context.Pool(processes, _leave_ctrl_c))
+            # they inherit that Ctrl-C is left to this process
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                pool = stack.enter_context(context.Pool(processes))
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             frames = pool.imap(work, range(len(drive)), chunksize=2)
         if lidar_every:
             qos = (reliable_qos(latched=True),)
@@ -307,11 +312,6 @@ def write_drive(
             lit[stamp] = rendered.ambient >= LIT
             progress(number + 1, len(drive))
     return lit
-
-
-def _leave_ctrl_c() -> None:
-    """Leave Ctrl-C to the process that waits, which ends this one without a word."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _render(drive: Drive, lidar_every: int, index: int) -> tuple[DriveFrame, Cloud | None]:
