@@ -8,12 +8,14 @@ No test module may leave a segment of such a process in /dev/shm.
 
 from collections.abc import Iterator
 from importlib.util import find_spec
+import logging
 import os
 from pathlib import Path
 import re
 import signal
 from typing import Any
 
+from hypothesis import settings
 from nightseg_ros.dds import private_domain
 from nightseg_ros.shared_memory import remove_orphans
 import pytest
@@ -27,7 +29,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 # nor have they been started by nohup
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
+# how long an example takes says what else the machine does
+settings.register_profile('nightseg', deadline=None)
+settings.load_profile('nightseg')
 
 HAS_ROS = find_spec('rclpy') is not None
 #: Imports that fail without ROS 2.
@@ -60,6 +64,15 @@ def _private_ros_domain() -> Iterator[None]:
         for name, value in variables.items():
             patch.setenv(name, value)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _own_log_level() -> Iterator[None]:
+    """Let no verb that a test called choose what the tests after it see."""
+    logger = logging.getLogger('nightseg_ros')
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope='session')

@@ -51,7 +51,7 @@ def interior(labels: np.ndarray) -> np.ndarray:
     return same & within
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     size=st.tuples(st.integers(1, 150), st.integers(1, 190)),
     crop=st.tuples(st.integers(1, 120), st.integers(1, 130)),

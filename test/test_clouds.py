@@ -83,7 +83,7 @@ def fold(model: str, d: tuple[float, ...]) -> float:
 # -- projection ------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(lens=st.one_of(st.just(('plumb_bob', ())), pinholes, fisheyes), seed=st.integers(0, 999))
 @example(lens=('rational_polynomial', (0, 0, 0, 0, 2e-78, 1.0, 0.25, 0)), seed=0)
 @example(lens=('rational_polynomial', (0.1, 0, 0, 0, -1e-17, 1.0, 0.25, 1e-14)), seed=0)
@@ -129,7 +129,7 @@ def test_what_lies_beyond_the_fold_of_the_lens_is_not_seen(lens):
     assert not len(index)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(lens=st.one_of(pinholes, fisheyes))
 def test_the_ray_of_a_pixel_falls_on_that_pixel(lens):
     given_ = calibration(*lens, width=64, height=36, focal=50)
@@ -295,7 +295,7 @@ def test_a_track_knows_what_lies_between_its_poses_and_nothing_else():
 # -- bytes -----------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     big=st.booleans(), height=st.sampled_from([1, 3]), float_type=st.sampled_from([7, 8]),
     point_padding=st.integers(0, 7), row_padding=st.integers(0, 9),
@@ -433,7 +433,7 @@ def by_hand(points: Any, views: list[View]) -> tuple[list[int], list[int]]:
     return labels, sure
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), sure=st.lists(st.booleans(), min_size=1, max_size=3))
 def test_the_more_confident_camera_wins(seed, sure):
     rng = np.random.default_rng(seed)
@@ -485,7 +485,7 @@ def test_points_far_from_the_origin_of_a_map_keep_their_places():
 @given(
     height=st.floats(1.0, 3.0), pitch=st.floats(-0.2, 0.2), cell=st.sampled_from([2.0, 8.0, 20.0])
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_no_plane_hides_itself(lens, size, height, pitch, cell):
     rng = np.random.default_rng(0)
     # as near as the ground beside a fisheye

@@ -112,7 +112,7 @@ def test_a_dark_picture_of_a_camera_of_16_bits_stays_dark():
     assert found == [3000 >> 4, 4096 >> 8, 3000 >> 4, *[60_000 >> 8] * 3, 3000 >> 8]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(images())
 def test_decoding_equals_a_plain_reference(image):
     rows = image.pop('rows')
@@ -192,7 +192,7 @@ def packed(picture: Pixels, suffix: str) -> bytes:
     return cv2.imencode(suffix, picture)[1].tobytes()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     height=st.integers(1, 70),
     width=st.integers(1, 70),

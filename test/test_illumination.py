@@ -79,7 +79,7 @@ def estimator_of(tensors: Any) -> IlluminationEstimator:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 400), st.integers(1, 400), st.sampled_from(['rgb', 'bgr']))
 def test_a_thumbnail_of_any_size_keeps_the_mean_color(height, width, order):
     image = np.empty((height, width, 3), np.uint8)

@@ -132,7 +132,7 @@ def test_vegetation_follows_its_share_of_the_light_and_grows_leaves():
     assert green[labels == SKY].std() < 0.2 * green[labels == TREE].std()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     size=st.tuples(st.integers(1, 61), st.integers(1, 77)),
     seed=st.integers(0, 2**32 - 1),

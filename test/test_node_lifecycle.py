@@ -142,7 +142,7 @@ def pipeline_of(config: PipelineConfig) -> Pipeline:
     return Pipeline.load(config)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, suppress_health_check=list(HealthCheck))
 # while inactive, and against what the light asks for
 @example(steps=['configure', {'route': 'day'}, 'activate', 'deactivate', {'overlay_alpha': 1.0}])
 @example(steps=[{'router.dark': 0.9}, 'configure', {'router.dark': 0.35}, 'configure', 'activate'])

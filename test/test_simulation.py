@@ -118,7 +118,7 @@ def test_no_value_of_one_split_can_be_drawn_by_the_other(a, b):
     assert all(part % 2 == 0 for part in slices[0]) and all(part % 2 for part in slices[1])
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(width=st.integers(16, 200), height=st.integers(16, 200), light=st.sampled_from(LIGHTS))
 def test_any_size(street, width, height, light):
     frame = render(street, 30.0, light, size=(width, height))
@@ -126,7 +126,7 @@ def test_any_size(street, width, height, light):
     assert frame.labels.shape == frame.depth.shape == (height, width)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     corners=st.lists(st.tuples(st.floats(-6, 6), st.floats(-3, 5)), min_size=3, max_size=3),
     depth=st.floats(2, 40), bend=st.floats(-0.002, 0.002),

@@ -90,6 +90,7 @@ def test_processes_share_the_batches_of_one(world, workers):
     ('damage', 'workers', 'message'),
     [
         (lambda image, label, guess: label.unlink(), 0, r'a2\.png.*cannot be read'),
+        (lambda image, label, guess: image.unlink(), 0, r"a2\.png' cannot be read: No such"),
         (lambda image, label, guess: image.write_bytes(image.read_bytes()[:-200]), 1,
          r"a2\.png' cannot be read as an image"),
         (lambda image, label, guess: imwrite(image, np.zeros((40, 96, 3), np.uint8)), 1,
@@ -97,7 +98,7 @@ def test_processes_share_the_batches_of_one(world, workers):
         (lambda image, label, guess: imwrite(guess, np.zeros((40, 96), np.uint8)), 1,
          r"scene/a2\.png' is \(40, 96\).*sizes must agree"),
     ],
-    ids=['missing label', 'truncated image', 'other size', 'guess of other size'],
+    ids=['missing label', 'missing image', 'truncated image', 'other size', 'guess of other size'],
 )  # fmt: skip
 def test_a_broken_file_is_one_line(tmp_path, damage, workers, message):
     write_streets(tmp_path)

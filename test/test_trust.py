@@ -83,7 +83,7 @@ def test_every_place_weighs_the_same_whatever_its_frames():
         fit_temperature([(one[0][:0], one[1][:0])])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1))
 def test_more_of_a_feature_never_means_more_reliability(seed):
     rng = np.random.default_rng(seed)
