@@ -3,6 +3,7 @@
 """Damaged bags: what can be read comes as it was, and what is lost is said."""
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 import re
 import shutil
@@ -10,6 +11,7 @@ import sqlite3
 import struct
 
 from bag_samples import COUNT, frames_of, KINDS, picture, START, STEP, TOPIC, write_bag
+from mcap.records import Statistics
 from mcap.writer import CompressionType, Writer
 from nightseg_ros.bags.reader import BagError, BagReader, BagReadError, inspect_bag
 from nightseg_ros.bags.storage import _zstd
@@ -171,17 +173,31 @@ def test_damage_costs_what_it_touches_or_what_lies_behind_it(tmp_path, kind, spo
     assert errors or len(places) == COUNT, 'a frame is missing, and nobody says so'
 
 
-@pytest.mark.parametrize('compression', CompressionType)
-def test_a_chunk_that_fails_its_checksum_gives_nothing(tmp_path, compression):
-    # rosbags writes no checksums, ROS 2 does
-    file = tmp_path / 'checked.mcap'
+def write_checked(folder: Path, compression: CompressionType = CompressionType.ZSTD) -> Path:
+    """Write a file with checksums, as ROS 2 does and rosbags does not."""
+    file = folder / 'checked.mcap'
     writer = Writer(str(file), chunk_size=4000, compression=compression)
     writer.start()
-    for record in BagReader(write_bag(tmp_path, 'mcap')).records():
+    for record in BagReader(write_bag(folder, 'mcap')).records():
         schema = writer.register_schema(record.channel.msgtype, 'ros2msg', b'')
         channel = writer.register_channel(record.channel.topic, 'cdr', schema)
         writer.add_message(channel, record.received_ns, record.data, record.received_ns)
     writer.finish()
+    return file
+
+
+def test_a_file_whose_messages_were_not_counted_by_channel_is_not_empty(tmp_path, monkeypatch):
+    write = Statistics.write
+    monkeypatch.setattr(
+        Statistics, 'write', lambda s, out: write(replace(s, channel_message_counts={}), out)
+    )
+    [topic] = BagReader(write_checked(tmp_path)).topics
+    assert topic.count == COUNT
+
+
+@pytest.mark.parametrize('compression', CompressionType)
+def test_a_chunk_that_fails_its_checksum_gives_nothing(tmp_path, compression):
+    file = write_checked(tmp_path, compression)
     assert read(file)[0] == list(range(COUNT))
     content = bytearray(file.read_bytes())
     # frames 4 and 5 share the chunk

@@ -569,6 +569,25 @@ def test_a_copy_describes_nothing_anew_and_drops_nothing(tmp_path, config, stora
     assert {'RIHS01_ab', 'RIHS01_' + 64 * '0'} < set(hashes)
 
 
+def test_a_copy_keeps_a_database_s_language_and_says_where_a_definition_changes(tmp_path, caplog):
+    with BagWriter(tmp_path / 'idl', storage='sqlite3') as bag:
+        bag.write(Message(channel=OWN[3], received_ns=START, data=b'\0\1\0\0'))
+    [storage] = (tmp_path / 'idl').glob('*.db3')
+    with closing(sqlite3.connect(storage)) as database:
+        database.execute("UPDATE message_definitions SET encoding = 'ros2idl'")
+        database.commit()
+    with BagReader(tmp_path / 'idl') as reader, BagWriter(tmp_path / 'copy') as copy:
+        for record in reader.records():
+            copy.write(record)
+            for change in ({'definition': 'uint8 y'}, {'encoding': 'protobuf'}):
+                copy.write(replace(record, channel=replace(record.channel, **change)))
+    assert caplog.messages == [
+        "'/known': later files describe its odd_msgs/msg/Known otherwise; the copy has the first"
+    ]
+    with BagReader(tmp_path / 'copy') as reader:
+        assert [record.channel.language for record in reader.records()] == ['ros2idl'] * 3
+
+
 def test_what_a_copy_lacks_of_other_topics_is_said(tmp_path, config):
     with BagWriter(tmp_path / 'drive', storage='sqlite3') as bag:
         bag.write_frame(TOPIC, frame_of(0, height=48, width=80))

@@ -138,12 +138,12 @@ def test_paint_labels_every_cloud_of_a_bag_whose_masks_are_late(tmp_path, capsys
         lens = dataclasses.replace(LENS, p=(0.0,) * 12)
         bag.write_calibration('/front/camera_info', lens, stamp_ns=1, frame_id='front')
         mask = np.full(SIZE, 3, np.uint8)
-        for tick in range(125):
+        for tick in range(150):
             at = 10**18 + 10 * tick * MS
             if tick < 100:
                 bag.write_cloud('/lidar/points', cloud(POINTS), stamp_ns=at, frame_id='lidar')
-            if tick >= 25:
-                place = {'stamp_ns': at - 250 * MS, 'frame_id': 'front', 'received_ns': at}
+            if tick >= 50:
+                place = {'stamp_ns': at - 500 * MS, 'frame_id': 'front', 'received_ns': at}
                 bag.write_labels('/front/nightseg/labels', mask, **place)
     assert main(['paint', str(tmp_path / 'bag'), '--out', str(tmp_path / 'out')]) == 0
     said = capsys.readouterr().out

@@ -9,6 +9,7 @@ from clouds import measure_drive, MOUNTS
 from nightseg_ros.bags.reader import BagReader
 from nightseg_ros.bags.writer import BagWriter
 from nightseg_ros.cli.main import main
+from nightseg_ros.clouds.geometry import as_text, from_pose, inverse
 from nightseg_ros.clouds.painter import Occlusion
 from nightseg_ros.clouds.point_cloud import read_cloud
 from nightseg_ros.perception.result import legend
@@ -115,6 +116,31 @@ def test_each_sensor_has_a_topic_of_its_own(bag, drive, tmp_path, capsys):
     twice = ['--depth', 'camera=/depth/image_raw', '--out', str(tmp_path / 'twice')]
     assert main(['paint', str(tmp_path / 'more'), *twice]) == 2
     assert "two sensors would share '/camera/nightseg/points'" in capsys.readouterr().err
+
+
+def test_a_given_transform_wins_and_a_broken_one_costs_no_other(bag, tmp_path, capsys):
+    (_, _, lidar), *cameras = places(MOUNTS)
+    camera_from_base = inverse(cameras[0][2])
+    broken = np.diag([1.0, 1.0, 1.0, np.nan])
+    broken[:, 3] = np.nan
+    recorded = [
+        ('base_link', 'gps', broken), *cameras,
+        # a metre from where it is
+        ('base_link', 'lidar', from_pose((1.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0)) @ lidar),
+    ]  # fmt: skip
+    with BagReader(bag) as reader, BagWriter(tmp_path / 'moved') as writer:
+        writer.write_transforms('/tf_static', recorded, stamp_ns=START_NS)
+        for record in reader.records(leave_out={'/tf_static'}):
+            writer.write(record)
+    given = as_text('camera', 'lidar', np.asarray(camera_from_base @ lidar))
+    painted = []
+    for source, *flags in ((bag,), (tmp_path / 'moved', '--transforms', given)):
+        out = tmp_path / str(len(painted))
+        assert main(['paint', str(source), '--out', str(out), *flags]) == len(painted)
+        painted.append([cloud.records for _, cloud in clouds(out, '/lidar/nightseg/points')])
+    assert '/tf_static, at ' in capsys.readouterr().err
+    for before, after in zip(*painted, strict=True):
+        assert (before['label'] == after['label']).mean() > 0.999
 
 
 def test_cameras_of_two_taxonomies_are_not_mixed(bag, tmp_path, capsys):

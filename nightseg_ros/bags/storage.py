@@ -417,7 +417,10 @@ class _McapFile:
         elif isinstance(record, mcap.ChunkIndex):
             place = record.chunk_start_offset + _HEAD.size
             self._contents[place] = record.message_index_offsets.keys()
-        elif isinstance(record, mcap.Statistics):
+        elif isinstance(record, mcap.Statistics) and (
+            # a file of messages without any count was not counted by channel
+            record.channel_message_counts or not record.message_count
+        ):
             self._counts = record.channel_message_counts
 
 
@@ -450,10 +453,11 @@ def _database_channels(database: sqlite3.Connection) -> dict[int, Channel]:
     tables = {name for (name,) in found}
     if not {'topics', 'messages'} <= tables:
         raise ValueError('holds no table of topics, or none of messages')
-    definitions: dict[Any, Any] = {}
+    definitions: dict[Any, tuple[Any, Any]] = {}
     if 'message_definitions' in tables:
-        select = 'SELECT topic_type, encoded_message_definition FROM message_definitions'
-        definitions.update(database.execute(select))
+        select = 'SELECT topic_type, encoding, encoded_message_definition FROM message_definitions'
+        # without a text the encoding is 'unknown'
+        definitions = {kind: rest for kind, *rest in database.execute(select) if rest[1]}
     rows = database.execute('SELECT * FROM topics')
     # they differ between releases of ROS 2
     columns = [column[0] for column in rows.description]
@@ -464,8 +468,9 @@ def _database_channels(database: sqlite3.Connection) -> dict[int, Channel]:
         # a column of SQLite may hold anything
         if not (isinstance(topic, str) and isinstance(kind, str)):
             raise ValueError(f'has a topic called {topic!r:.100}, of type {kind!r:.100}')
+        language, definition = definitions.get(kind, ('', ''))
         channels[entry['id']] = Channel(
-            topic=topic, msgtype=kind, definition=str(definitions.get(kind, '')),
+            topic=topic, msgtype=kind, definition=str(definition), language=str(language),
             digest=str(entry.get('type_description_hash') or ''),
             encoding=str(entry.get('serialization_format') or 'cdr'),
             qos=_offered_qos(str(entry.get('offered_qos_profiles') or '')),

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 import contextlib
 from dataclasses import asdict
+from functools import lru_cache
 from io import BytesIO
 import itertools
 import os
@@ -23,7 +24,7 @@ from nightseg_ros.clouds.camera_model import Calibration
 from nightseg_ros.clouds.geometry import Matrix, quaternion
 from nightseg_ros.clouds.point_cloud import Cloud
 from nightseg_ros.config import load_yaml
-from nightseg_ros.files import uri_path
+from nightseg_ros.files import LOG, uri_path
 from nightseg_ros.outputs import check_output, locked
 from nightseg_ros.perception.frame import Frame
 import numpy as np
@@ -72,6 +73,8 @@ def reliable_qos(*, latched: bool = False) -> Qos:
 
 def check_bag_output(path: Path, inputs: Iterable[str | Path] = (), *, force: bool) -> None:
     """Raise ``BagError`` unless a bag may be written to ``path``, see ``check_output``."""
+    if os.path.ismount(path):
+        raise BagError(f"'{path}' is a mount point, which cannot be replaced; give a folder in it")
     check_output(
         path, 'a bag', is_own_bag, folder=True, inputs=inputs, force=force, error=BagError
     )
@@ -229,7 +232,7 @@ class BagWriter:
         self._keep, self._force, self._inputs = keep, force, tuple(inputs)
         self._whole = False
         self._connections: dict[tuple[str, str], Connection] = {}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._channels: dict[tuple[str, str], Channel] = {}
         # the storage file is named after the folder that it lies in, so that one has its own name
         self._inner = self.partial / _file_stem(self.path.name)
         plugin = StoragePlugin[storage.upper()]
@@ -285,9 +288,11 @@ class BagWriter:
         """Raise ``BagError`` for what the library and the disk raise."""
         try:
             yield
-        except (OSError, WriterError, sqlite3.Error, BagError) as error:
+        except BaseException as error:
             if abort:
                 self.abort()
+            if not isinstance(error, (OSError, WriterError, sqlite3.Error, BagError)):
+                raise
             raise BagError(f"bag '{self.path}' cannot {action}: {error}") from error
 
     def _restore(self) -> None:
@@ -311,6 +316,10 @@ class BagWriter:
         Its own definition, hash, encoding and quality of service go along untouched.
         """
         key = (channel.topic, channel.msgtype)
+        if (known := self._channels.setdefault(key, channel)) is not channel:
+            texts = known.definition, channel.definition
+            if known.encoding != channel.encoding or (all(texts) and texts[0] != texts[1]):
+                _warn_of_other(channel.topic, channel.msgtype)
         if key in self._connections:
             return
         text, digest = _described(channel)
@@ -450,6 +459,11 @@ def _built(kind: str, content: dict[str, Any]) -> Any:
 def _header(stamp_ns: int, frame_id: str) -> dict[str, Any]:
     seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
     return {'stamp': {'sec': seconds, 'nanosec': nanoseconds}, 'frame_id': frame_id}
+
+
+@lru_cache
+def _warn_of_other(topic: str, kind: str) -> None:
+    LOG.warning("'%s': later files describe its %s otherwise; the copy has the first", topic, kind)
 
 
 def _described(channel: Channel) -> tuple[str, str]:

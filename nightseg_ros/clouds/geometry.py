@@ -114,11 +114,11 @@ class FrameTree:
         self._edges.setdefault(parent, {})[child] = parent_from_child
         self._edges.setdefault(child, {})[parent] = inverse(parent_from_child)
 
-    def add_text(self, text: str) -> None:
+    def add_text(self, text: str) -> str:
         """
         Connect two frames as a person writes it: PARENT CHILD X Y Z and QX QY QZ QW or R P Y.
 
-        ``CloudError`` quotes a text that says something else.
+        Return the child. ``CloudError`` quotes a text that says something else.
         """
         words = text.replace(',', ' ').split()
         try:
@@ -132,6 +132,7 @@ class FrameTree:
                 f"transform '{text}' must be PARENT CHILD X Y Z QX QY QZ QW or PARENT CHILD X Y Z "
                 f'ROLL PITCH YAW, in metres and radians: {error}'
             ) from error
+        return words[1].strip('/')
 
     def lookup(self, target: str, source: str, stamp_ns: int = 0) -> Matrix:
         """Return target_from_source; ``CloudError`` lists the frames where nothing connects."""

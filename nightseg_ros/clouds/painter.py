@@ -381,7 +381,9 @@ class CloudPainter:
         if mask_ns is None:
             return 'no_mask', f'{camera}: no mask within {config.pair_limit:g} s of the cloud'
         frame_id, labels = self._labels[camera].entries[mask_ns]
-        confidence = self._confidence[camera].entries.get(mask_ns)
+        # without that of all cameras what has come of some decides by chance
+        known = self._confidence[camera].entries if config.confidence else {}
+        confidence = known.get(mask_ns)
         if confidence is not None and confidence.shape != labels.shape:
             confidence = None
         step = 'bad_info' if camera in self._calibrations else 'no_info'

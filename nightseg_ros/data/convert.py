@@ -364,7 +364,7 @@ def write_painted(
             ),
             ego_motion=bool(settings.odometry), base_frame=settings.base_frame,
             # nobody is in a hurry
-            most_waiting=math.inf,
+            most_waiting=math.inf, max_wait=2.0,
         )  # fmt: skip
         total = sum(names[name].count for name in sensors)
         with BagWriter(
@@ -488,14 +488,23 @@ class _PaintedCopy:
             self.done.problems.append(f'{topic}, at {received} ns: {error}')
 
     def _transforms(self, message: Any) -> None:
+        problem: CloudError | None = None
         for item in message.transforms:
-            self._frames.add(item.header.frame_id, item.child_frame_id, read_transform(item))
+            if item.child_frame_id.strip('/') in self._given:
+                continue
+            try:
+                place = read_transform(item)
+            except CloudError as error:
+                problem = problem or error
+            else:
+                self._frames.add(item.header.frame_id, item.child_frame_id, place)
         self._add_given_transforms()
+        if problem is not None:
+            raise problem
 
     def _add_given_transforms(self) -> None:
-        """Add what a person says, which counts more than what was recorded."""
-        for text in self._settings.transforms:
-            self._frames.add_text(text)
+        """Add what a person says, which counts more than any recorded place of the same frame."""
+        self._given = {self._frames.add_text(text) for text in self._settings.transforms}
 
     def _write(
         self, due: Sequence[SensorCloud], received_ns: int, progress: Callable[[int], None]

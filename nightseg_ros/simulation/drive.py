@@ -10,15 +10,18 @@ only sensors side by side or one above the other see one and the same street.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 import json
 import math
+from multiprocessing.pool import Pool
 import os
 from pathlib import Path
 import signal
+from typing import TypeVar
 
 from nightseg_ros.bags.storage import Channel
 from nightseg_ros.bags.writer import BagWriter, reliable_qos
@@ -59,6 +62,7 @@ IMAGE_TOPIC = '/camera/image_raw'
 INFO_TOPIC = '/camera/camera_info'
 TRUTH_TOPIC = '/camera/labels_truth'
 CLOUD_TOPIC = '/lidar/points'
+T = TypeVar('T')
 #: Streets by seed and split, which take longer to build than a frame.
 _street = lru_cache(maxsize=2)(Street)
 
@@ -295,7 +299,7 @@ def write_drive(
                 pool = stack.enter_context(context.Pool(processes))
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-            frames = pool.imap(work, range(len(drive)), chunksize=2)
+            frames = _in_order(pool, work, len(drive), 3 * processes)
         if lidar_every:
             qos = (reliable_qos(latched=True),)
             bag.add_topic(Channel(topic='/tf_static', msgtype='tf2_msgs/msg/TFMessage', qos=qos))
@@ -314,9 +318,22 @@ def write_drive(
     return lit
 
 
+def _in_order(pool: Pool, work: Callable[[int], T], count: int, most: int) -> Iterator[T]:
+    """Yield the results of ``work``, of which at most ``most`` wait: ``imap`` keeps them all."""
+    jobs = deque(pool.apply_async(work, (index,)) for index in range(min(most, count)))
+    for index in range(len(jobs), count + len(jobs)):
+        result = jobs.popleft().get()
+        if index < count:
+            jobs.append(pool.apply_async(work, (index,)))
+        yield result
+
+
 def _render(drive: Drive, lidar_every: int, index: int) -> tuple[DriveFrame, Cloud | None]:
     sweeps = lidar_every and index % lidar_every == 0
-    return drive.frame(index), scan(drive, index) if sweeps else None
+    frame = drive.frame(index)
+    # nobody writes its depth
+    frame = replace(frame, depth=frame.depth[:0])
+    return frame, scan(drive, index) if sweeps else None
 
 
 # -- streets as a data set -------------------------------------------------------------------
