@@ -31,15 +31,14 @@ ARGUMENTS = {
     'true for what clouds_params_file says',
     'clouds_params_file': 'YAML file of parameters of semantic_cloud; unset: '
     'config/semantic_cloud.yaml of this package',
-    'bag': 'bag to play into its own topics; a video or folder plays into camera/image_raw',
+    'bag': 'bag whose images are played into their own topics (`nightseg replay --all` plays '
+    'clouds, too); a video or folder plays into camera/image_raw',
     'view': 'true: serve a live page of all cameras on 127.0.0.1, as `nightseg view` does',
     'remap': 'topics of night_perception and semantic_cloud to rename, comma-separated FROM:=TO',
     'rviz': 'true: show camera, overlay and colour mask in RViz',
     'autostart': 'false: stay unconfigured until a lifecycle manager asks',
     'log_level': 'debug, info, warn, error or fatal',
 }
-# as nightseg_ros.dds has it, which the interpreter of `ros2 launch` need not be able to import
-PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 LISTS = ('cameras', 'image_topics')
 SWITCHES = ('use_sim_time', 'autostart')
 TEXTS = ('route', 'device', 'backend')
@@ -65,7 +64,7 @@ def start(context):
     simulated = switch(
         'use_sim_time', given['use_sim_time'] or str(held.get('use_sim_time') or '')
     )
-    common = {'output': 'screen', 'additional_env': image_profile()}
+    common = {'output': 'screen'}
     if given['log_level']:
         common['ros_arguments'] = ['--log-level', given['log_level']]
     settings = [str(params_file), *filter(None, [overrides(given)])]
@@ -156,13 +155,6 @@ def cloud_parameters(given):
     if given['clouds'].lower() not in ('true', '1'):
         shared['sensors'] = ParameterValue(words(given['clouds']), value_type=list[str])
     return [str(params_file), *filter(None, [shared])]
-
-
-def image_profile():
-    """Return the variables of the DDS profile without which large images get lost."""
-    if any(os.environ.get(name) for name in PROFILE_VARIABLES):
-        return {}
-    return dict.fromkeys(PROFILE_VARIABLES, str(CONFIG / 'fastdds_large_images.xml'))
 
 
 def executable(name):

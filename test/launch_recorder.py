@@ -42,7 +42,7 @@ ProcessExited = _kind('ProcessExited', 'returncode')
 
 _Node = _kind(
     'Node', 'executable', package=None, name=None, namespace=None, parameters=(), remappings=(),
-    arguments=(), ros_arguments=(), additional_env=None, output='log', on_exit=None,
+    arguments=(), ros_arguments=(), output='log', on_exit=None,
 )  # fmt: skip
 
 

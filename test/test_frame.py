@@ -170,8 +170,10 @@ def test_a_mosaic_of_one_colour_has_that_colour(encoding, big, height, width, co
         ({'width': 2**32 - 1, 'step': 2**32 - 1}, 'a row of 4294967295'),
         ({'encoding': 'uyvy', 'width': 3, 'step': 12}, '3×2 pixels, but uyvy shares'),
         ({'encoding': 'nv12', 'height': 3, 'step': 8}, '4×3 pixels, but nv12 shares'),
+        ({'encoding': 'mono8', 'width': 8192, 'height': 8193, 'step': 8192,
+          'data': bytes(8192 * 8193)}, '8192×8193 pixels, which is more than'),
     ],
-)
+)  # fmt: skip
 def test_a_broken_image_is_refused_with_what_is_wrong(change, words):
     good = {'data': bytes(24), 'encoding': 'rgb8', 'width': 4, 'height': 2, 'step': 12}
     decode_raw(**good)

@@ -220,6 +220,7 @@ def test_torch_cannot_run_it_and_says_so(tmp_path, monkeypatch):
         open_backend('torch', 'cpu').load(weights, print)
     monkeypatch.setattr('nightseg_ros.runtime.backends.has_gpu', lambda: True)
     assert choose([weights], 'auto', 'auto')[1] == 'cpu'
+    assert open_backend('auto', 'auto', weights=[weights]).device == 'cpu'
 
 
 @pytest.mark.parametrize(
@@ -230,13 +231,15 @@ def test_torch_cannot_run_it_and_says_so(tmp_path, monkeypatch):
         ({'classes': {'0': 'a', '1': 'b'}}, [], "'classes' is a list of names"),
         ({'classes': ['a', 'b']}, ['--size', '100', '100'], r'of \[192, 320\] only'),
         ({'classes': ['a', 'b']}, [], 'ids are whole numbers'),
+        ({'classes': ['a', 'b']}, [], 'ids from 0 to 8; --labels names 0 to 1'),
         ({'classes': ['a', 'b']}, ['--size', '-5', '7'], r'got \(-5, 7\)'),
         ({'classes': ['a', 'b']}, ['--mean', 'nan', '0', '0'], 'finite.*nan'),
         ({'classes': ['a', 'b']}, ['--output-range', '1', '1'], 'black is not white'),
     ],
 )
 def test_what_does_not_fit_is_named(labels, flags, words, tmp_path, capsys):
-    network = nn.Conv2d(3, 1, 1) if 'ids' in words else Network(2)
+    network = nn.Conv2d(3, 1, 1) if 'whole' in words else Network(2)
+    network = Coarse() if 'from 0' in words else network
     command = [*command_of(tmp_path, network, labels, fixed=True), *flags, '--out']
     out, model = tmp_path / 'other.safetensors', tmp_path / 'model.onnx'
     assert main([*command, str(out)]) == 2 and not out.exists()

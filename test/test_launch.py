@@ -12,7 +12,6 @@ import sys
 from typing import Any
 
 from launch_recorder import expand, LogInfo, ProcessExited, Recording, TimerAction
-from nightseg_ros.dds import profile_environment, PROFILE_VARIABLES
 from nightseg_ros.node.camera import TOPICS
 from nightseg_ros.node.parameters import BY_NAME, CLOUD_PARAMETERS
 from nightseg_ros.taxonomy import CAMVID11
@@ -42,13 +41,7 @@ SETTINGS = [
 
 
 @pytest.fixture
-def no_profile(monkeypatch):
-    for name in PROFILE_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def launch_file(no_profile, monkeypatch):
+def launch_file(monkeypatch):
     # the executables are looked up on PATH, too: here they are to be named by package
     monkeypatch.setenv('PATH', '/usr/bin:/bin')
     monkeypatch.delenv('AMENT_PREFIX_PATH', raising=False)
@@ -197,15 +190,6 @@ def test_nav2_reads_its_own_topics_also_of_a_node_that_came_back(
             assert set(source[kind]['classes']) <= set(CAMVID11.classes)
 
 
-def test_both_names_of_the_image_profile_are_set_unless_the_user_has_one(launch_file, monkeypatch):
-    for node in launch_file.nodes(bag='drive.mcap').values():
-        assert node.additional_env == profile_environment({})
-    for name in PROFILE_VARIABLES:
-        with monkeypatch.context() as patch:
-            patch.setenv(name, '/etc/mine.xml')
-            assert launch_file.nodes()['night_perception'].additional_env == {}
-
-
 @pytest.mark.parametrize(
     ('given', 'message'),
     [
@@ -287,7 +271,7 @@ sys.exit(service.run())
 @pytest.mark.ros
 @pytest.mark.slow
 @pytest.mark.parametrize('given', ['arguments', 'namespace'])
-def test_real_launch_brings_a_killed_node_back(no_profile, monkeypatch, tmp_path, given):
+def test_real_launch_brings_a_killed_node_back(monkeypatch, tmp_path, given):
     pytest.importorskip('launch_ros', reason='launch_ros has no wheel and is not installed')
     from ros_harness import Client, ended, Process
 

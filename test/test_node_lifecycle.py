@@ -187,6 +187,14 @@ FAILS_ONCE = (
 )
 
 
+def test_cameras_whose_masks_are_remapped_to_one_topic_are_refused(parameters, tmp_path):
+    given = {**parameters, 'cameras': ['a', 'b'], 'autostart': False}
+    remaps = [word for name in 'ab' for word in ('-r', f'{name}/nightseg/labels:=/mask')]
+    with served(tmp_path, given, *remaps, state='unconfigured') as client:
+        assert not client.transition('configure')
+        client.diagnosed('node', 'ERROR', "'cameras' names /mask twice")
+
+
 def test_a_transition_that_fails_is_told_and_leaves_nothing_behind(parameters, tmp_path):
     override = {'qos_overrides./bad/nightseg/overlay.publisher.reliability': 'nonsense'}
     given = {**parameters, **override, 'autostart': False}
@@ -194,7 +202,7 @@ def test_a_transition_that_fails_is_told_and_leaves_nothing_behind(parameters, t
         assert client.transition('configure') and not client.transition('activate')
         client.diagnosed('node', 'ERROR', 'activate failed: ZeroDivisionError')
         assert client.transition('activate')
-        client.diagnosed('node', 'OK', 'active')
+        client.diagnosed('node', 'WARN', "overlay.publisher.reliability' has no effect")
         client.unconfigure()
         # which the node itself has already, of another type
         assert client.set_parameters(image_topics=['/diagnostics']).successful

@@ -630,18 +630,25 @@ def test_frames_older_than_max_age_are_dropped_and_those_without_a_stamp_have_no
     setup.hold()
     setup.change(max_age=0.25)
     setup.node.now_ns = 1000 * MS
-    stamps = {'late': 749, 'just': 750, 'now': 1000, 'ahead': 1001, 'none': 0}
+    stamps = {'late': 749, 'just': 750, 'now': 1000, 'ahead': 2000, 'far': 2001, 'none': 0}
     for name, stamp in stamps.items():
         setup.put(name, stamp_ns=stamp * MS)
-    assert setup.finish(4) == ['just', 'now', 'ahead', 'none']
+    assert setup.finish(5) == ['just', 'now', 'ahead', 'far', 'none']
     # how long it was on its way is known of those that were not stamped in the future
     received = [values_of(m).get('latency_ms.receive') for m in setup.messages('status')]
-    assert received == ['250.000', '0.000', None, None]
+    assert received == ['250.000', '0.000', None, None, None]
     assert setup.drops('late') == setup.drops('busy') == {'too_old': 1}
     ((_, text),) = setup.cameras['late'].health.faults(setup.node.seconds)
     assert text.startswith('frames are too late: 0.3 s old, max_age is 0.25 s')
+    warned = (
+        'WARN',
+        "frames are stamped ahead of the node's clock: max_age cannot tell their age",
+    )
+    found = {n: texts(setup.cameras[n].health, setup.node.seconds) for n in ('ahead', 'far')}
+    assert [name for name, told in found.items() if warned in told] == ['far']
     # a router needs a clock that runs
-    assert setup.pipeline.stamps[1:] == [750 * MS, 1000 * MS, 1001 * MS, 100_000 * MS]
+    stamps = setup.pipeline.stamps[1:]
+    assert stamps == [750 * MS, 1000 * MS, 2000 * MS, 2001 * MS, 100_000 * MS]
 
 
 def test_a_mask_that_became_too_old_while_it_was_made_is_no_mask(make):

@@ -120,6 +120,8 @@ NAMES: list[tuple[list[str], list[str], str, list[str]]] = [
      ['usb /usb/image/compressed /usb/camera_info /usb/nightseg']),
     ([], ['/isaac/image_compressed'], 'compressed',
      ['isaac /isaac/image_compressed /isaac/camera_info /isaac/nightseg']),
+    ([''], ['/a/image_decompressed'], 'compressed',
+     ['a /a/image_decompressed/compressed /a/camera_info /a/nightseg']),
     (['/front/'], [''], 'ffmpeg',
      ['/front /front/image_raw/ffmpeg /front/camera_info /front/nightseg']),
     (['camera'], ['/a/image_raw/foxglove', '/b/h264'], 'foxglove',

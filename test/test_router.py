@@ -114,7 +114,7 @@ def test_a_missing_score_is_dusk_once_it_lasts(nothing):
         ({'hysteresis': 0.4}, r"'hysteresis' .* bright − dark \(0.3\)"),
         ({'dwell_dark_s': math.inf}, "'dwell_dark_s' must be 0 to 600"),
         ({'gap_s': 3.0}, r"'gap_s' .* longer than both dwells \(3 s\)"),
-        ({'stale_s': 0.0}, "'stale_s' .* above 0"),
+        ({'stale_s': 0.0}, "'stale_s' must be 0.001 to 60"),
     ],
 )  # fmt: skip
 def test_a_wrong_config_names_its_key(mapping, words):
@@ -124,6 +124,8 @@ def test_a_wrong_config_names_its_key(mapping, words):
 
 def test_the_ends_of_every_range_are_allowed():
     ends = {'dark': 0.0, 'bright': 1.0, 'dwell_dark_s': 0.0, 'dwell_bright_s': 0.0}
+    # 0.6 - 0.5 is less than 0.1
+    assert from_mapping(RouterConfig, {'dark': 0.5, 'bright': 0.6}).hysteresis == 0.1
     for hysteresis in (0.0, 1.0):
         assert from_mapping(RouterConfig, {**ends, 'hysteresis': hysteresis}).bright == 1.0
 

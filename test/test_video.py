@@ -5,6 +5,7 @@
 import contextlib
 from dataclasses import replace
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import itertools
 from pathlib import Path
 import re
@@ -18,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any, IO
 
 import av
+import cv2
 from headless_browser import Browser, find_browser
 from nightseg_ros.data.source import open_source, STAMP_OFFSET
 from nightseg_ros.perception.video import (
@@ -275,6 +277,38 @@ def test_a_network_camera_is_shown_from_a_key_frame_on_until_ctrl_c():
     # this one sends faster than its pictures' times say: none lies ahead of the clock
     assert begun < stamps[0] and stamps[-1] < time.time_ns() and (np.diff(stamps) > 0).all()
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_camera_that_sends_no_times_has_those_of_its_frames_arrival():
+    """Motion JPEG over HTTP, slower than the 25 Hz that FFmpeg takes it for."""
+    sent: list[list[int]] = []
+    found = []
+
+    class Camera(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header('Content-Type', 'multipart/x-mixed-replace; boundary=frame')
+            self.end_headers()
+            times = list[int]()
+            sent.append(times)
+            with contextlib.suppress(ConnectionError):
+                for number in range(20):
+                    jpeg = cv2.imencode('.jpg', grey(number))[1].tobytes()
+                    head = f'--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}'
+                    times.append(time.time_ns())
+                    self.wfile.write(f'{head}\r\n\r\n'.encode() + jpeg + b'\r\n')
+                    time.sleep(0.1)
+
+    with ThreadingHTTPServer(('127.0.0.1', 0), Camera) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for _, frame in open_source(f'http://127.0.0.1:{server.server_address[1]}/video.mjpg'):
+            found.append((number_of(frame.image), frame.stamp_ns, time.time_ns()))
+            if len(found) == 10:
+                signal.raise_signal(signal.SIGINT)
+        server.shutdown()
+    assert [number for number, *_ in found] == list(range(10))
+    # it is opened once before, to see what it is
+    assert all(begun < stamp <= seen for begun, (_, stamp, seen) in zip(sent[-1], found))
 
 
 def message(encoding: str, data: bytes, second: int) -> Any:

@@ -371,6 +371,13 @@ class ManagedNode(LifecycleNode):
             text = 'another node has this name as well, or had it a moment ago: services and '
             text += 'parameters reach either; give each a namespace of its own'
             found.append(HealthProblem('WARN', text))
+        if self._outputs:
+            # the publishers have declared theirs
+            found += [
+                HealthProblem('WARN', f"'{name}' has no effect: no output has such a setting")
+                for name in self._parameter_overrides
+                if name.startswith('qos_overrides.') and not self.has_parameter(name)
+            ]
         clock = self.get_clock()
         if self._clock_problem and clock.ros_time_is_active:
             found.append(HealthProblem('ERROR', self._clock_problem))

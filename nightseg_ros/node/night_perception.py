@@ -6,10 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+import itertools
 from typing import Any
 
 from nightseg_ros.config import ConfigError
-from nightseg_ros.node.camera import CameraTopics
+from nightseg_ros.node.camera import CameraTopics, TOPICS
 from nightseg_ros.node.diagnostics import HealthProblem, RECOVERY
 from nightseg_ros.node.lifecycle import ManagedNode
 from nightseg_ros.node.parameters import Settings
@@ -47,7 +48,10 @@ class NightPerception(ManagedNode):
         """Load the weights, create the output topics."""
         self._busy('configure', self.settings.watchdog_load_s)
         cameras = self.settings.camera_names
-        self.refuse_same_topics('cameras', (camera.output for camera in cameras))
+        # remappings are of whole names; one legend for all is fine
+        outputs = (topic.name for topic in TOPICS if not topic.latched)
+        pairs = itertools.product(outputs, cameras)
+        self.refuse_same_topics('cameras', (f'{c.output}/{name}' for name, c in pairs))
         self.refuse_same_topics('image_topics', (camera.image_topic for camera in cameras))
         self._worker = Worker(self, self._threads, COMMON_SIZES, self._log)
         for names in cameras:

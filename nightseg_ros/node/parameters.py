@@ -26,6 +26,7 @@ from nightseg_ros.perception.result import (
     is_output,
     NAMESPACE,
     output_prefixes,
+    transport_of,
     TRANSPORTS,
 )
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -172,7 +173,8 @@ class Settings:
 
     # fmt: off
     autostart: bool = setting(
-        True, 'configure and activate at the start; false waits for a lifecycle manager')
+        True, 'configure and activate when the process starts; false waits for a lifecycle '
+        'manager')
     cameras: tuple[str, ...] = setting(
         ('camera',), 'cameras, each read from <camera>/image_raw and published under '
         '<camera>/nightseg/')
@@ -201,8 +203,8 @@ class Settings:
         600.0, 'the same while networks are loaded, or prepared for a new size of image',
         bounds=(1, 3600))
     min_reliability: float = live(
-        0.65, 'below this reliability a camera is reported as one that cannot see; its masks are '
-        'still published', bounds=(0, 1))
+        0.65, "below this reliability a camera 'cannot see' (calibrated weights only); its masks "
+        'are published all the same', bounds=(0, 1))
     label_size: str = setting(
         'camera', 'size of labels and confidence: that of the image, or the smaller one of the '
         'network', choices=('camera', 'network'))
@@ -258,7 +260,7 @@ class Settings:
                     f"'image_topics' names {topic}, which is no camera's picture but a "
                     f'{"mask" if ours else "depth image"}'
                 )
-            whole = transport == 'raw' or topic.endswith(transport)
+            whole = transport in ('raw', transport_of(topic))
             cameras.append(CameraNames(
                 name=name,
                 image_topic=topic if whole or (given and transport != 'compressed')
@@ -321,7 +323,8 @@ class CloudSettings:
 
     # fmt: off
     autostart: bool = setting(
-        True, 'configure and activate at the start; false waits for a lifecycle manager')
+        True, 'configure and activate when the process starts; false waits for a lifecycle '
+        'manager')
     cameras: tuple[str, ...] = setting(
         ('camera',), 'cameras whose labels are read from <camera>/nightseg/labels; of equal '
         'confidence the first wins')

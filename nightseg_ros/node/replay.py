@@ -150,7 +150,7 @@ class ReplaySource:
         """The frames of a video or a folder."""
         self.live = False
         self.note = ''
-        """Which images of a bag were left out as no cameras."""
+        """Which topics of a bag are not played."""
         self.latched: dict[str, int] = {}
         """Messages of the topics that late subscribers get as well, as when they were recorded."""
         self.beside: frozenset[str] = frozenset()
@@ -167,6 +167,7 @@ class ReplaySource:
         with BagReader(path) as bag:
             if everything and bag.is_ros2:
                 chosen = [topic for topic in bag.topics if '/msg/' in topic.msgtype]
+                self.note = ', '.join(str(topic) for topic in bag.topics if topic not in chosen)
             elif topics:
                 chosen = [bag.image_topic(name) for name in topics]
             else:
@@ -353,6 +354,7 @@ class Player:
         count, left_ns, again = 0, self.options.seconds * 1e9 or math.inf, True
         while again and rclpy.ok():
             pacer = Pacer(self.options.rate or 1.0, self._longest_ns)
+            begun_ns = time.monotonic_ns()
             for recorded, topic, content in self.source.messages(self._lose):
                 if topic not in self.publishers:
                     continue
@@ -368,7 +370,8 @@ class Player:
                 self._wait_until(time_ns, due_ns, pacer)
                 self._publish(topic, content)
                 count += 1
-            left_ns -= pacer.elapsed_ns
+            # one message alone has no length
+            left_ns -= pacer.elapsed_ns or time.monotonic_ns() - begun_ns
             again = self.options.loop and count > 0 and left_ns > 0
         # what was sent last must not die with this process
         time.sleep(SETTLE_S)

@@ -254,7 +254,7 @@ class SemanticCloud(ManagedNode):
         """Create the output topics."""
         settings: CloudSettings = self.settings
         self.refuse_same_topics('cameras', settings.paint.cameras)
-        self.refuse_same_topics('sensors', (s.output for s in settings.point_sources))
+        self.refuse_same_topics('sensors', (f'{s.output}/points' for s in settings.point_sources))
         kind = settings.odometry_type
         if settings.odometry and message_class(kind) is None:
             package = kind.partition('/')[0]

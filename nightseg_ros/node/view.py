@@ -25,6 +25,7 @@ from nightseg_ros.cli.options import hear_signals
 from nightseg_ros.cli.run import ViewOptions
 from nightseg_ros.files import replace_file, use_log_folder
 from nightseg_ros.node.messages import decode
+from nightseg_ros.node.subscription import Subscription
 from nightseg_ros.node.view_rerun import RerunLog
 from nightseg_ros.node.view_server import PageServer
 from nightseg_ros.outputs import check_output
@@ -34,7 +35,7 @@ from nightseg_ros.shared_memory import remove_orphans
 import numpy as np
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
@@ -52,9 +53,6 @@ LONG_SIDE, QUALITY = 960, 80
 #: Values of a camera in /diagnostics that the page shows.
 SHOWN = ('input_hz', 'output_hz', 'latency_ms.p50', 'latency_ms.p95', 'received', 'served')
 BEST_EFFORT = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-LATCHED = QoSProfile(
-    depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-)
 
 
 def run(options: ViewOptions) -> int:
@@ -147,6 +145,8 @@ class Viewer:
 
     def _look(self, now: float) -> None:
         """Follow new cameras, subscribe to the pictures that are looked at and no others."""
+        for subscription in tuple(self._node.subscribed):
+            subscription.match()
         topics = dict(self._node.get_topic_names_and_types())
         for topic in topics:
             prefix = topic.removesuffix('/status')
@@ -182,7 +182,6 @@ class Viewer:
 
     def _follow(self, prefix: str) -> None:
         camera = LiveCamera(len(self.cameras), prefix)
-        subscribe = self._node.create_subscription
 
         def status(message: Any) -> None:
             with self.changed:
@@ -202,10 +201,12 @@ class Viewer:
             if self._rerun is not None:
                 self._rerun.legend(camera.name, camera.legend)
 
-        subscribe(DiagnosticArray, f'{prefix}/status', status, QoSProfile(depth=10))
-        subscribe(String, f'{prefix}/label_info_json', legend, LATCHED)
+        Subscription(self._node, DiagnosticArray, f'{prefix}/status', status, depth=10)
+        Subscription(self._node, String, f'{prefix}/label_info_json', legend)
         if self._labels:
-            subscribe(Image, f'{prefix}/labels', lambda data: None, BEST_EFFORT, raw=True)
+            self._node.create_subscription(
+                Image, f'{prefix}/labels', lambda data: None, BEST_EFFORT, raw=True
+            )
         with self.changed:
             self.cameras[prefix] = camera
 

@@ -33,6 +33,8 @@ Pixels = npt.NDArray[np.uint8]
 BATCH = 'the networks have been busy with one batch'
 #: Seconds from a frame's stamp to its arrival above which the stamp is of another day.
 LONGEST_WAY = 10.0
+#: Seconds by which a stamp lies ahead of the clock where clocks differ or /clock has stopped.
+JUMP = 1.0
 #: Seconds between frames of a slow camera.
 RARE = 10.0
 #: Seconds that the executor's thread rests when it has woken the worker.
@@ -226,6 +228,9 @@ class Worker:
     def _too_old(self, waiting: Waiting, what: str) -> bool:
         """Tell whether a frame is older than ``max_age``, and count it."""
         age, limit = self._age(waiting.stamp_ns), self._node.settings.max_age
+        if limit and age is not None and age < -JUMP:
+            text = "frames are stamped ahead of the node's clock: max_age cannot tell their age"
+            waiting.camera.health.warn(time.monotonic(), 'ahead', text, log=text)
         if not limit or age is None or age <= limit:
             return False
         text = f'{what}: {age:.1f} s old, max_age is {limit:g} s'
@@ -294,8 +299,11 @@ class Worker:
             self._sizes.add(size)
             settings, begun = self._node.settings, time.monotonic()
             self._task('making the networks ready for a new size', settings.watchdog_load_s)
-            self.pipeline.warm_up([size])
-            self._task(BATCH, settings.watchdog_s)
+            try:
+                self.pipeline.warm_up([size])
+            finally:
+                # the other frames of a batch go on where this fails
+                self._task(BATCH, settings.watchdog_s)
             took = time.monotonic() - begun
             if took > 1:
                 self._log(f'ready for images of {size[1]}×{size[0]} pixels after {took:.1f} s')

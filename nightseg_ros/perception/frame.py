@@ -159,8 +159,8 @@ def decode_raw(
 
     ``step`` is the length of a row in bytes, padding included; ``depth`` is the camera's, without
     one the picture is judged alone. ``FrameError`` is raised for an
-    unknown encoding, a zero size, an odd one where the encoding has none, a step shorter than a
-    row, and data of the wrong length.
+    unknown encoding, a zero size, one of more than ``MAX_PIXELS``, an odd one where the encoding
+    has none, a step shorter than a row, and data of the wrong length.
     """
     layout = ENCODINGS.get(encoding)
     if layout is None:
@@ -180,6 +180,10 @@ def decode_raw(
     if flat.size != step * count:
         raise FrameError(
             f'data holds {flat.size} bytes, but {count} rows of step {step} make {step * count}'
+        )
+    if width * height > MAX_PIXELS:
+        raise FrameError(
+            f'the image is {width}×{height} pixels, which is more than {MAX_PIXELS} in all'
         )
     rows = flat.reshape(count, step)[:, :row]
     if layout.wide:

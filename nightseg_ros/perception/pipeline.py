@@ -50,7 +50,8 @@ class PipelineConfig(Limited):
 
     # fmt: off
     route: Route = live(
-        'auto', 'network to take: by illumination, or always the same', choices=('auto', *ROUTES))
+        'auto', 'by illumination, or always one whose networks configure loaded',
+        choices=('auto', *ROUTES))
     overlay_alpha: float = live(0.5, 'share of the colours in the overlay', bounds=(0, 1))
     overlay_route: bool = live(True, 'write state and route into a corner of the overlay')
     weights: WeightsConfig = field(default_factory=WeightsConfig)
@@ -59,7 +60,7 @@ class PipelineConfig(Limited):
     threads: int = setting(
         0, 'CPU threads of the backend; 0 leaves it the choice', bounds=(0, 256))
     long_side: int = setting(
-        0, 'long side of the network input in pixels; 0 takes that of the weights',
+        0, 'long side of the network input in pixels, from 64; 0 takes that of the weights',
         bounds=(0, 4096))
     router: RouterConfig = field(default_factory=RouterConfig)
     # fmt: on
@@ -186,8 +187,8 @@ class Pipeline:
             for name in PARTS[needed]:
                 if name not in self.parts:
                     raise WeightsError(
-                        f"route '{needed}' needs weights that are not loaded: "
-                        f'set weights.{name} and configure again'
+                        f"route '{needed}' needs weights that are not loaded: clean up, set it "
+                        f'and weights.{name}, and configure again'
                     )
 
     def change(self, **given: Any) -> None:
@@ -322,7 +323,9 @@ class Pipeline:
             if job is None:
                 continue
             if job.pictures['labels'].max() >= len(self.taxonomy.classes):
-                raise WithheldError('the network gave no numbers (NaN): the mask is withheld')
+                raise WithheldError(
+                    'the network gave no numbers (NaN) or ids of no class: the mask is withheld'
+                )
             job.ms['network'] += waited
             if self.config.overlay_route and 'overlay' in job.pictures:
                 started = time.perf_counter()

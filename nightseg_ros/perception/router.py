@@ -71,7 +71,8 @@ class RouterConfig(Limited):
         bounds=(0, 3600))
     shared: bool = live(False, 'one decision for all cameras of the vehicle')
     stale_s: float = live(
-        1.0, 'with router.shared: seconds after which a score is ignored', bounds=(0, 60))
+        1.0, 'with router.shared: seconds after which a score is ignored',
+        bounds=(0.001, 60))
     table: RouteTable = field(default_factory=RouteTable)
     # fmt: on
 
@@ -83,10 +84,11 @@ class RouterConfig(Limited):
         check_rules(
             self,
             ('dark', span > 0, f"be below 'bright' ({self.bright})"),
-            ('hysteresis', self.hysteresis <= span, f'be from 0 to bright − dark ({span:g})'),
+            # 0.6 - 0.5 is less than 0.1
+            ('hysteresis', self.hysteresis <= span + 1e-9,
+             f'be from 0 to bright − dark ({span:g})'),
             ('gap_s', longest < self.gap_s,
              f'be longer than both dwells ({longest:g} s), or none could pass'),
-            ('stale_s', self.stale_s > 0, 'be above 0'),
         )  # fmt: skip
 
 
@@ -125,7 +127,6 @@ class Router:
         self._why = ''
         self._afresh = 'first frame'
         self._unknown = True
-        self._route: Route | None = None
         self._decision: Decision | None = None
 
     @property
@@ -160,8 +161,7 @@ class Router:
         state: State = self.state or 'dusk'
         self._unknown = state == 'dusk' and not _usable(illumination)
         route = self.route
-        switched = self._route is not None and route != self._route
-        self._route = route
+        switched = last is not None and route != last.route
         why = self._why if self.state else f'no usable score since {self._afresh}: taken as dusk'
         if self.forced:
             why = f'route forced to {self.forced}; state {state}: {why}'

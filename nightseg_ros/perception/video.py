@@ -47,6 +47,10 @@ STREAM_TIMEOUT = 10.0
 _SCHEMES = 'rtsps?|rtmps?|https?|udp|tcp|srt'
 #: Where presentation times go back by more than this (ns), recordings were joined.
 JOINED_NS = 100_000_000
+#: Stamps that fall by more than this (ns) are a clock that was set, not frames out of order.
+SET_BACK_NS = 1_000_000_000
+#: FFmpeg's AVFMT_NOTIMESTAMPS, as of Motion JPEG over HTTP: its times are counted frames.
+_NO_TIMES = 0x80
 
 
 class VideoError(ValueError):
@@ -86,7 +90,8 @@ class VideoReader:
                 raise VideoError(f"'{self.name}' holds no video stream")
             self._context = stack.pop_all()
         self._container, self._stream = container, videos[0]
-        self._stream.thread_type = 'AUTO'
+        # threads that share out frames give each of them late
+        self._stream.thread_type = 'SLICE' if self.live else 'AUTO'
         self._stream.codec_context.options = LIMITS
 
     def _open(self, name: str) -> Any:
@@ -128,7 +133,8 @@ class VideoReader:
         """
         done, last, before, given = 0, -1, 0, -1
         shift: int | None = None
-        started = time.time_ns() if self.live else 0
+        # where steady time is when the stamps begin
+        started = time.monotonic_ns() if self.live else 0
         broken = ''
         for frame in self._frames():
             if isinstance(frame, str):
@@ -145,12 +151,19 @@ class VideoReader:
                 stamp, before = shown + shift, shown
             else:
                 stamp = round(done * 1e9 / self.rate)
+            if self.live and self._container.format.flags & _NO_TIMES:
+                stamp = time.monotonic_ns() - started
             # equal or falling times would be taken for a recording that starts anew
             stamp = max(stamp, last + 1)
             if self.live and not self.duration:
-                # what waited while FFmpeg probed comes at once: no stamp lies ahead of the clock
-                started = min(started, time.time_ns() - stamp)
-            given = max(started + stamp, given + 1)
+                # what waited while FFmpeg probed comes at once: no stamp lies ahead of the clock.
+                # A camera whose own clock is slow may catch up half a millisecond a second
+                started = min(started + (stamp - last) // 2000, time.monotonic_ns() - stamp)
+            # somebody may set this machine's clock
+            clock = time.time_ns() - time.monotonic_ns() if self.live else 0
+            now = started + stamp + clock
+            # a clock that is set back is a jump, as of any camera
+            given = now if now < given - SET_BACK_NS else max(now, given + 1)
             yield given, upright(frame)
             last, done = stamp, done + 1
         if broken:

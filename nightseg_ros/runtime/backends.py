@@ -68,16 +68,18 @@ def available_backends() -> dict[str, bool]:
     }
 
 
-def open_backend(name: str = 'auto', device: str = 'auto', threads: int = 0) -> Backend:
+def open_backend(
+    name: str = 'auto', device: str = 'auto', threads: int = 0, weights: Sequence[Weights] = ()
+) -> Backend:
     """
     Open a backend: 'auto' or one of ``BACKENDS``; device 'auto', 'cpu' or 'cuda'.
 
     'auto' takes torch where CUDA is, else the first of OpenVINO, onnxruntime and torch that is
-    installed. ``threads`` 0 leaves the number to the backend.
+    installed; ``weights`` is as of ``resolve``. ``threads`` 0 leaves the number to the backend.
     ``BackendError`` says what is missing and how to get it.
     """
     limit_threads()
-    name, device = resolve(name, device)
+    name, device = resolve(name, device, weights)
     if name in ('openvino', 'openvino-bf16'):
         return OpenVINOBackend(threads, bfloat16=name == 'openvino-bf16')
     if (name, device) in PROVIDERS:
@@ -102,8 +104,14 @@ def limit_threads() -> None:
             library.set_num_threads(1)
 
 
-def resolve(name: str, device: str) -> tuple[str, str]:
-    """Return a backend and its device, 'cpu' or 'cuda', for names that may be 'auto'."""
+def resolve(name: str, device: str, weights: Sequence[Weights] = ()) -> tuple[str, str]:
+    """
+    Return a backend and its device, 'cpu' or 'cuda', for names that may be 'auto'.
+
+    'auto' is the CPU for imported ``weights``: torch, the choice on a GPU, has no such network.
+    """
+    if name == device == 'auto' and any(one.metadata.network == IMPORTED for one in weights):
+        device = 'cpu'
     if name not in ('auto', *BACKENDS):
         raise BackendError(f"no backend '{name}'; there are auto, {', '.join(BACKENDS)}")
     if device not in ('auto', 'cpu', 'cuda'):
@@ -148,10 +156,7 @@ def choose(weights: Sequence[Weights], backend: str, device: str) -> tuple[str, 
     say that enough labels stay the same; else onnxruntime. ``BackendError`` as of
     ``open_backend``.
     """
-    if backend == device == 'auto' and any(w.metadata.network == IMPORTED for w in weights):
-        # torch, the choice on a GPU, has no such network
-        device = 'cpu'
-    name, device = resolve(backend, device)
+    name, device = resolve(backend, device, weights)
     segmenters = [one.metadata for one in weights if one.metadata.task == 'segment']
     keeps = all(one.bfloat16 >= MIN_AGREEMENT for one in segmenters)
     if backend == 'auto' and name == 'openvino' and keeps and has_bfloat16():

@@ -241,7 +241,7 @@ def export_graph(weights: Weights) -> bytes:
         raise BackendError(
             f"weights '{weights.path}' hold no graph of this nightseg, and {error.name}, which "
             "makes it, is missing: pip install 'nightseg[torch]', or run "
-            f'`nightseg export {weights.path.stem} --out DIR` where it is and take that file'
+            f'`nightseg export {weights.path} --out DIR` where it is and take that file'
         ) from error
 
     from nightseg_ros.runtime.graph import graph_of

@@ -207,6 +207,11 @@ def _layout(model: onnx.ModelProto, size: tuple[int, int] | None, classes: int) 
                 f'the model gives {output.shape} with values such as {output.flat[0]:.3g}; ids '
                 'are whole numbers. Give logits of each class, also where there are two'
             )
+        low, high = output.min(), output.max()
+        if low < 0 or high >= classes:
+            raise BackendError(
+                f'the model gives ids from {low:g} to {high:g}; --labels names 0 to {classes - 1}'
+            )
     else:
         raise BackendError(
             f'the model gives {output.shape}; logits of {classes} classes, as --labels has them, '

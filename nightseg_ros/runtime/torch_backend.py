@@ -225,6 +225,9 @@ class TorchPixels(HostPixels):
         """Return the image on the device; the overlay needs it a second time."""
         held = self._uploaded.get(id(image))
         if held is None:
+            if len(self._uploaded) >= 4 * BATCHES[-1]:
+                # of batches that failed before their wait
+                self._uploaded.clear()
             with warnings.catch_warnings():
                 # a message's bytes are read only, and nothing here writes to them
                 warnings.simplefilter('ignore', UserWarning)
