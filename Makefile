@@ -43,7 +43,7 @@ $(STAMP): $(REQUIREMENTS)
 
 test: $(STAMP)  ## the tests, those through ROS 2 processes beside the others; ARGS='-k router -x' goes to pytest
 	@mkdir -p out; \
-	TEST_HALF=ros $(BIN)/python -m pytest $(ARGS) >out/test_ros.log 2>&1 & \
+	TEST_HALF=ros $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS) >out/test_ros.log 2>&1 & \
 	TEST_HALF=other $(BIN)/python -m pytest $(ARGS); other=$$?; \
 	wait $$!; ros=$$?; cat out/test_ros.log; \
 	case $$other$$ros in 00 | 05 | 50) ;; *) exit 1 ;; esac  # 5: ARGS chose none of this half
