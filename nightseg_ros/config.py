@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+import contextlib
 import dataclasses
 import difflib
 from functools import lru_cache
@@ -234,7 +235,9 @@ def _fit(hint: Any, value: Any, key: str, below: Any = None, check: bool = True)
     elif hint is Any:
         return value
     elif hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        # it may have more digits than a float can hold
+        with contextlib.suppress(OverflowError):
+            return float(value)
     # bool is an int to Python, but never to a reader of a YAML file
     elif isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value

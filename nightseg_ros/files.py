@@ -31,6 +31,14 @@ if TYPE_CHECKING:
 LOG = logging.getLogger('nightseg_ros')
 
 
+def log_to_stderr(level: int | str) -> None:
+    """Let what ``LOG`` has to say from this level on go to stderr, a line each."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter('%(levelname)s: %(message)s'))
+    LOG.handlers = [handler]
+    LOG.setLevel(level)
+
+
 def replace_file(path: Path, content: bytes, *, durable: bool = False) -> None:
     """
     Write ``content`` beside ``path`` and move it there; a reader sees the old or the new.

@@ -51,10 +51,11 @@ def check_output(
             )
     if not os.path.lexists(path):
         return
+    if folder and path.is_dir() and not any(path.iterdir()):
+        return
     if not force:
         raise error(f"'{path}' exists; give another name or --force")
-    empty = folder and path.is_dir() and not any(path.iterdir())
-    if not empty and not ours(path):
+    if not ours(path):
         kind = 'folder' if path.is_dir() else 'file'
         raise error(
             f"'{path}' is a {kind} that nightseg did not write, or others' files lie in it; only "
@@ -115,13 +116,8 @@ def whole_folder(
     An error removes it, but not one of giving it the name. A kill leaves the old folder or the
     new one. ``error`` as ``check_output``, and where the disk is full.
     """
-    if out.is_symlink():
-        # what it leads to is replaced
-        out = out.resolve()
-    hidden, old = out.parent / f'.{out.name}.partial', out.parent / f'.{out.name}.earlier'
-    if os.path.lexists(old) and not os.path.lexists(out):
-        with locked(hidden, error):
-            _restore(old, out)
+    restore(out, error)
+    out, hidden, old = _beside(out)
     check_output(out, what, ours, folder=True, inputs=inputs, force=force, error=error)
     if os.path.ismount(out):
         raise error(f"'{out}' is a mount point, which cannot be replaced; give a folder in it")
@@ -152,8 +148,26 @@ def whole_folder(
                 old.rename(hidden)
                 shutil.rmtree(hidden, ignore_errors=True)
     except OSError as problem:
-        reason = f'{problem.strerror or problem}; is the disk full?'
+        reason = problem.strerror or str(problem)
+        if problem.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            reason += '; is the disk full?'
         raise error(f"'{out}' cannot be written: {reason}") from problem
+
+
+def restore(out: Path, error: type[ValueError]) -> None:
+    """Give a folder its name back, where a kill left it without."""
+    out, hidden, old = _beside(out)
+    if os.path.lexists(old) and not os.path.lexists(out):
+        with locked(hidden, error):
+            _restore(old, out)
+
+
+def _beside(out: Path) -> tuple[Path, Path, Path]:
+    """Return the folder itself, where the new one is made, and where the old one waits."""
+    if out.is_symlink():
+        # what it leads to is replaced
+        out = out.resolve()
+    return out, out.parent / f'.{out.name}.partial', out.parent / f'.{out.name}.earlier'
 
 
 def _set_aside(out: Path, old: Path) -> None:

@@ -80,7 +80,7 @@ class Taxonomy:
             )
         except TaxonomyError:
             raise
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise TaxonomyError(
                 f'a taxonomy needs name, classes and RGB colors; got {dict(data)!r} ({error})'
             ) from error

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections import UserDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 import hashlib
 import json
@@ -147,16 +147,19 @@ def replace_listed(path: Path, content: bytes) -> None:
     Other lines stay: they may be of damaged files, or of files that are not ours.
     """
     manifest = path.parent / MANIFEST
-    listed = path.name in read_manifest(path.parent)
-    if listed:
-        lines = manifest.read_text(encoding='utf-8').splitlines(keepends=True)
-        others = ''.join(line for line in lines if path.name not in _entries([line]))
-        # what is not listed may be the old file or the new one
-        replace_file(manifest, others.encode(), durable=True)
-    replace_file(path, content, durable=True)
-    if listed:
-        line = f'{hashlib.sha256(content).hexdigest()}  {path.name}\n'
-        replace_file(manifest, (others + line).encode(), durable=True)
+    if path.name not in read_manifest(path.parent):
+        replace_file(path, content, durable=True)
+        return
+    before = manifest.read_text(encoding='utf-8')
+    # what is not listed may be the old file or the new one
+    replace_file(manifest, _without(before, path.name).encode(), durable=True)
+    try:
+        replace_file(path, content, durable=True)
+    except OSError:
+        # it is the old one
+        replace_file(manifest, before.encode(), durable=True)
+        raise
+    list_weights(path)
 
 
 def set_graph(path: Path, graph: str) -> str:
@@ -172,6 +175,12 @@ def set_graph(path: Path, graph: str) -> str:
 def network_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the network's own tensors, without those of the reliability of its frames."""
     return {name: t for name, t in tensors.items() if not name.startswith(RELIABILITY)}
+
+
+def union(texts: Sequence[str], separator: str) -> str:
+    """Return what the lists in ``texts`` name, each once and in their order."""
+    named = [name for text in texts for name in text.split(separator) if name]
+    return separator.join(dict.fromkeys(named))
 
 
 def has_reliability(weights: Weights) -> bool:
@@ -274,16 +283,26 @@ def read_manifest(folder: Path) -> dict[str, str]:
 
 def _entries(lines: Iterable[str]) -> dict[str, str]:
     entries = (line.split(maxsplit=1) for line in lines)
-    return {entry[1].strip().lstrip('*'): entry[0].lower() for entry in entries if len(entry) == 2}
+    return {
+        # `sha256sum ./*` writes './' before each
+        entry[1].strip().lstrip('*').removeprefix('./'): entry[0].lower()
+        for entry in entries
+        if len(entry) == 2
+    }
 
 
-def write_manifest(folder: Path) -> None:
-    """List every weights file of ``folder`` with its hash."""
-    lines = [
-        f'{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n'
-        for file in sorted(folder.glob('*.safetensors'))
-    ]
-    replace_file(folder / MANIFEST, ''.join(lines).encode(), durable=True)
+def list_weights(path: Path) -> None:
+    """Write a weights file's line of the manifest beside it; other lines stay."""
+    manifest = path.parent / MANIFEST
+    before = manifest.read_text(encoding='utf-8') if manifest.is_file() else ''
+    line = f'{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n'
+    replace_file(manifest, (_without(before, path.name) + line).encode(), durable=True)
+
+
+def _without(manifest: str, name: str) -> str:
+    """Return all lines but that of a file."""
+    lines = (line for line in manifest.splitlines() if name not in _entries([line]))
+    return ''.join(f'{line}\n' for line in lines)
 
 
 def _header(content: bytes, file: Path) -> tuple[WeightsMetadata, str]:

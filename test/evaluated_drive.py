@@ -11,6 +11,7 @@ from typing import Any
 
 from nightseg_ros.bags.writer import BagWriter, Storage
 from nightseg_ros.evaluation.sources import LabelledFrame, Shard
+from nightseg_ros.files import LOG
 from nightseg_ros.perception.frame import Frame
 from nightseg_ros.perception.pipeline import PipelineConfig, WeightsConfig
 import numpy as np
@@ -79,3 +80,4 @@ class Doomed(Shard):
                 self.mark.write_text(str(os.getpid()))
                 os.kill(os.getpid(), signal.SIGKILL)
             yield frame
+        LOG.warning('read to its end')

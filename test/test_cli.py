@@ -252,9 +252,9 @@ def test_a_folder_with_a_broken_file(tmp_path, capsys, weights):
     (out / 'labels' / 'broken.png').touch()
     (out / 'predictions.jsonl').touch()
 
-    assert main(['predict', str(folder), '--out', str(out), *weights]) == 1
-
-    assert 'broken.jpg' in capsys.readouterr().err
+    for flags in ([], ['-q']):
+        assert main(['predict', str(folder), '--out', str(out), *weights, *flags]) == 1
+        assert 'skipped: ' in (said := capsys.readouterr().err) and 'broken.jpg' in said
     sizes = {'bright': (60, 100), 'dark': (40, 100)}
     assert {p.stem for p in (out / 'labels').iterdir()} == set(sizes)
     for stem, size in sizes.items():
@@ -497,7 +497,16 @@ def test_publish_ships_weights_with_scores_and_a_valid_manifest(tmp_path, capsys
     metrics = tmp_path / 'metrics.json'
     entry = {'miou': 0.5, 'miou9': 0.6, 'pixel_acc': 0.9}
     run = {'all': entry, 'mean_of_sources_miou9': 0.55}
-    metrics.write_text(json.dumps({'route': 'day', 'runs': {'camvid:day_test': run}}))
+    used = {'sha256': load_weights(trained).sha256}
+    # as of --compare: what other weights scored is not theirs
+    scores = {'configurations': [
+        {'name': route, 'options': {'route': route}, 'pipeline': {'weights': {route: part}}}
+        for route, part in (('night', {'sha256': 'of others'}), ('day', used))
+    ]}  # fmt: skip
+    run['configuration'] = 'day'
+    other = {**run, 'configuration': 'night'}
+    runs = {'camvid:day_test': run, 'night_dev': other}
+    metrics.write_text(json.dumps({**scores, 'runs': runs}))
     models = tmp_path / 'models'
     flags = ['publish', str(trained), '--name', 'mine', '--models', str(models)]
     assert main([*flags, '--metrics', str(metrics)]) == 0
@@ -505,11 +514,16 @@ def test_publish_ships_weights_with_scores_and_a_valid_manifest(tmp_path, capsys
     assert read_manifest(models)['mine.safetensors'] == shipped.sha256
     assert shipped.metadata.metrics['camvid:day_test']['miou9'] == 0.6
     assert shipped.path.stat().st_size < 0.7 * trained.stat().st_size
-    bare = {'all': dict.fromkeys(entry), 'mean_of_sources_miou9': None}
+    assert {*shipped.metadata.metrics} == {'camvid:day_test', 'route'}
+    bare = {**run, 'all': dict.fromkeys(entry), 'mean_of_sources_miou9': None}
     for runs, words in (({}, 'make it anew'), ({'runs': {'night': bare}}, "no scores of 'night'")):
-        metrics.write_text(json.dumps({'route': 'day', **runs}))
+        metrics.write_text(json.dumps({**scores, **runs}))
         assert main([*flags, '--metrics', str(metrics)]) == 2
         assert words in capsys.readouterr().err
+    used['sha256'] = 'of others'
+    metrics.write_text(json.dumps({**scores, 'runs': {}}))
+    assert main([*flags, '--metrics', str(metrics)]) == 2
+    assert 'has scores of other weights' in capsys.readouterr().err
 
 
 def test_evaluate_scores_what_predict_writes(tmp_path, weights, capsys, monkeypatch):

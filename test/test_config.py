@@ -71,6 +71,7 @@ def test_values_of_every_kind():
         ({'count': 1, 'cuont': 2}, "unknown key 'cuont'.*known keys.*count"),
         ({'count': 1.5}, "'count' must be int, got 1.5"),
         ({'count': True}, "'count' must be int"),
+        ({'count': 1, 'inner': {'share': 10**400}}, "'inner.share' must be float"),
         ({'count': '1'}, "'count' must be int"),
         ({'count': 1, 'flag': 1}, "'flag' must be bool"),
         ({'count': 1, 'mode': 'c'}, "'mode' must be one of"),

@@ -188,7 +188,8 @@ def test_several_threads_find_the_same_and_no_other_place_is_taken_for_a_duplica
 def test_the_verb_says_what_to_do_and_exits_with_1(good, tmp_path, capsys):
     file = tmp_path / 'check.json'
     assert main(['data', 'check', f'folder:{good}:night', '--json', str(file)]) == 0
-    assert 'no problems found' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert 'no problems found' in said and ': road 100%\n' in said
     content = json.loads(file.read_text())
     (summary,) = content['datasets']
     assert content['problems'] == [] and summary['images'] == summary['labelled'] == 3

@@ -317,7 +317,7 @@ def test_comma10k_validates_on_names_that_end_in_9_and_forgives_soft_rims(tmp_pa
         read_labels(sample.label)
 
 
-def test_a_folder_may_say_what_its_ids_mean(tmp_path):
+def test_a_folder_may_say_what_its_ids_mean(tmp_path, caplog):
     imwrite(tmp_path / 'images' / 'a_1.jpg', picture(8))
     imwrite(tmp_path / 'labels' / 'a_1.png', np.array([[0, 1, 2, 255]] * 6, np.uint8))
     about = tmp_path / 'taxonomy.json'
@@ -326,6 +326,7 @@ def test_a_folder_may_say_what_its_ids_mean(tmp_path):
         about.write_text(json.dumps(taxonomy.to_dict()))
         (sample,) = open_dataset(f'folder:{tmp_path}')
         assert read_labels(sample.label)[0].tolist() == ids
+    assert caplog.messages == ["labels: cow of 'mine' are no classes of 'camvid11', and 255"]
     odd = replace(mine, name='odd', classes=('cow', 'hen', 'pig'))
     for text, words in (
         (json.dumps(odd.to_dict()), "'odd'.* mean nothing in the taxonomy 'camvid11'"),

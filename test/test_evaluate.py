@@ -291,8 +291,9 @@ def test_labels_and_light_that_are_not_there_are_said_at_once(drive, tmp_path, g
     # one picture is no drive
     assert not sequence_shards([tmp_path / 'images' / 'a.png'])[0].sequence
     (tmp_path / 'light.csv').write_text('0,night')
-    with pytest.raises(DataError, match='pictures without a time'):
-        sequence_shards([tmp_path / 'images'], light=str(tmp_path / 'light.csv'))
+    for name, remedy in (('images', '--rate or --stamps, or a'), ('images/a.png', 'a')):
+        with pytest.raises(DataError, match=f'pictures without a time.*give {remedy} state'):
+            sequence_shards([tmp_path / name], light=str(tmp_path / 'light.csv'))
     # a state of the light is no file that a result would replace
     assert sequence_shards([other], light='night')[0].inputs == (other,)
 
@@ -507,7 +508,9 @@ def drives(weights, tmp_path_factory):
 
 
 @pytest.mark.parametrize('fleet', ['processes', 'ray'])
-def test_a_killed_worker_is_replaced_and_counts_once(fleet, tmp_path, drives, monkeypatch):
+def test_a_killed_worker_is_replaced_and_counts_once(
+    fleet, tmp_path, drives, monkeypatch, capfd, caplog
+):
     if fleet == 'ray':
         reason = "Ray is not installed: pip install 'nightseg[fleet]'"
         cloudpickle = pytest.importorskip('ray.cloudpickle', reason=reason)
@@ -523,6 +526,10 @@ def test_a_killed_worker_is_replaced_and_counts_once(fleet, tmp_path, drives, mo
     found = evaluate((first, doomed, third), variants, out, workers=2, **settings)
     assert int(mark.read_text()) != os.getpid()
     assert without_times(found) == without_times(alone)
+    if fleet == 'ray':
+        assert caplog.messages == ['read to its end']
+    else:
+        assert capfd.readouterr().err.count('WARNING: read to its end\n') == 1
     count = 3 * FRAMES * 2
     assert len((out / 'frames.jsonl').read_text().splitlines()) == count
     masks = list((out / 'labels').rglob('*.png'))

@@ -50,7 +50,15 @@ def test_export_writes_checked_files_and_fills_the_cache(day, tmp_path, capsys):
         write_illumination(tmp_path / 'illumination.safetensors'),
     ]
     out = tmp_path / 'out'
+    # another file there, damaged since it was listed
+    write_segmenter(out / 'other.safetensors')
+    other = f'{"0" * 64}  other.safetensors\n'
+    (out / 'SHA256SUMS').write_text(other)
     assert main(['export', *map(str, files), '--out', str(out), '--frames', '2']) == 0
+    assert main(['publish', str(day.path), '--name', 'mine', '--models', str(out)]) == 0
+    assert (out / 'SHA256SUMS').read_text().startswith(other)
+    for extra in ('other', 'mine'):
+        (out / f'{extra}.safetensors').unlink()
     told = capsys.readouterr().out
     assert told.count('agrees with torch on') == 4  # two networks, two runtimes
     assert 'made-up pictures' in told

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 
-from nightseg_ros.weights import write_manifest
+from nightseg_ros.weights import list_weights
 import numpy as np
 import pytest
 from ros_harness import Camera, picture, pixels_of, served
@@ -28,7 +28,7 @@ def test_weights_that_are_unfit_are_refused_and_loaded_ones_outlive_their_file(
     good = Path(parameters['weights.night']).read_bytes()
     path = tmp_path / 'night.safetensors'
     path.write_bytes(good)
-    write_manifest(tmp_path)
+    list_weights(path)
     path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     given = {**parameters, 'autostart': False, 'weights.night': str(path)}
     with served(tmp_path, given, state='unconfigured') as client:

@@ -194,6 +194,25 @@ def test_an_old_folder_comes_back_that_a_kill_left_without_its_name(tmp_path, mo
     assert [*tmp_path.rglob('*')] == [out, out / 'new']
 
 
+def test_an_old_bag_stays_where_ctrl_c_comes_as_the_new_one_takes_its_name(tmp_path, monkeypatch):
+    with BagWriter(tmp_path / 'bag') as bag:
+        bag.write_value('/x', 'old', 1)
+    rename, pressed = Path.rename, [KeyboardInterrupt]
+
+    def stopped(path: Path, target: Path) -> None:
+        if target == tmp_path / 'bag' and pressed:
+            raise pressed.pop()
+        rename(path, target)
+
+    monkeypatch.setattr(Path, 'rename', stopped)
+    bag = BagWriter(tmp_path / 'bag', force=True)
+    for value in ('new', 'newer'):
+        bag.write_value('/x', value, 1)
+    with pytest.raises(KeyboardInterrupt):
+        bag.close()
+    assert count(tmp_path / 'bag') == 1
+
+
 @pytest.mark.parametrize('name', ODD)
 def test_a_bag_may_have_any_name(tmp_path, pictures, name):
     for storage in ('mcap', 'sqlite3'):

@@ -132,6 +132,8 @@ def test_a_folder_of_other_settings_or_without_a_file_is_refused_and_stays(days,
         ({'quality': 90}, 'quality = 95, now it is 90'),
         ({'night': {'mixture': {'dark': 1.0}}}, 'night = '),
     ):
+        # as a kill leaves it while the new one takes its place
+        out.rename(out.with_name('.out.earlier'))
         with pytest.raises(DataError, match=words):
             synthesize(config(days, out, **changes))
     assert files_of(out) == before

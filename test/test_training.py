@@ -31,7 +31,7 @@ from nightseg_ros.training.losses import (
 )
 from nightseg_ros.training.run import RunError
 from nightseg_ros.training.segmenter import first_network, SegmenterConfig, train_segmenter
-from nightseg_ros.weights import load_weights, save_weights, WeightsError, write_manifest
+from nightseg_ros.weights import list_weights, load_weights, save_weights, WeightsError
 import numpy as np
 import pytest
 from tiny_data import imwrite, silent, tiny_config, write_streets
@@ -190,9 +190,14 @@ def test_fast_depthwise_gradients_are_the_same():
 
 def test_frozen_norms_keep_their_statistics(data, tmp_path):
     start = write_segmenter(tmp_path / 'start.safetensors')
-    options: dict[str, Any] = {'init': str(start), 'steps': 1, 'average': 0.0}
+    options: dict[str, Any] = {'init': str(start), 'steps': 1, 'average': 0.0, 'license': 'ours'}
     config = tiny_config(data, tmp_path / 'out', freeze_norm=True, **options)
+    weights = load_weights(start)
+    terms = replace(weights.metadata, data='theirs', license='theirs alone')
+    save_weights(start, dict(weights.tensors), terms)
     before, after = map(load_weights, (start, train_segmenter(config, silent)))
+    assert after.metadata.license == 'theirs alone; ours'
+    assert after.metadata.data.startswith('theirs, ')
     for name, tensor in before.tensors.items():
         if name.endswith(('running_mean', 'running_var')):
             assert torch.equal(tensor, after.tensors[name])
@@ -202,6 +207,18 @@ def test_frozen_norms_keep_their_statistics(data, tmp_path):
     assert about['init'] == before.sha256
     write_segmenter(start, seed=1)
     with pytest.raises(RunError, match=f"init = '{about['init']}'"):
+        train_segmenter(config, silent)
+
+
+def test_a_run_goes_on_with_the_labels_that_it_began_with(tmp_path):
+    config = tiny_config(write_streets(tmp_path / 'set', 2), tmp_path / 'out', steps=1)
+    said: list[str] = []
+    for _ in range(2):
+        train_segmenter(config, said.append)
+    assert 'all is done after step 1' in said
+    label = tmp_path / 'set' / 'labels' / 'a0.png'
+    imwrite(label, np.zeros((64, 96), np.uint8))
+    with pytest.raises(RunError, match='files = .*another --out'):
         train_segmenter(config, silent)
 
 
@@ -237,7 +254,7 @@ def test_an_average_is_the_mean_and_names_the_data_and_the_licences_of_all(tmp_p
         files.append(str(tmp_path / f'{len(files)}.safetensors'))
         save_weights(files[-1], dict(part.tensors), metadata)
     out = str(shutil.copy(files[0], tmp_path / 'mean.safetensors'))
-    write_manifest(tmp_path)
+    list_weights(Path(out))
     flags = ['--weights', *files, files[0], '--out', out, '--long-side', '96']
     monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(io.BytesIO()))
     assert main(['train', 'soup', *flags]) == 0

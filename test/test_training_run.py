@@ -91,7 +91,8 @@ def test_a_run_that_stops_anywhere_goes_on_to_the_same_end(tmp_path, stop, whole
     said: list[str] = []
     first, state = train(tmp_path, log=said.append)
     assert first == (stop if stop == STEPS else stop // 2 * 2)
-    assert (f'resuming after step {first}' in said) == (first > 0)
+    what = 'all is done' if first == STEPS else 'resuming'
+    assert (f'{what} after step {first}' in said) == (first > 0)
     assert same(state, whole[1])
     assert losses(tmp_path) == losses(whole[0])
     assert same(*(load_file(out / 'checkpoint.safetensors') for out in (tmp_path, whole[0])))

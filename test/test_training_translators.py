@@ -318,6 +318,8 @@ def test_what_teaches_nothing_is_told_before_the_training(root, tmp_path):
          {'loss': paired.FastLossConfig()}),
         (fast_config, "'arch': .*unexpected keyword", {'arch': {'widhts': [8, 8, 16, 16]}}),
         (fast_config, 'cannot judge', {'segmenter': str(translator)}),
+        (night_config, "is a day; 'nights' are real nights",
+         {'nights': (spec(root, 'day', labels=True),)}),
         (gan_config, 'one taxonomy', {'night_segmenter': str(judge)}),
         (gan_config, 'by day there are blue, red, by night none', {'data': (spec(root, 'day'),)}),
     ):  # fmt: skip

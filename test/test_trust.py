@@ -36,12 +36,12 @@ from nightseg_ros.training.calibrate import (
 )
 from nightseg_ros.weights import (
     has_reliability,
+    list_weights,
     load_weights,
     network_tensors,
     RELIABILITY,
     save_weights,
     WeightsError,
-    write_manifest,
 )
 import numpy as np
 from out_of_distribution import CORRUPTIONS
@@ -158,7 +158,7 @@ def streets(tmp_path_factory):
 def calibrated(streets, tmp_path_factory):
     folder = tmp_path_factory.mktemp('calibrated')
     path = write_segmenter(folder / 'day.safetensors')
-    write_manifest(folder)
+    list_weights(path)
     frames = ['--data', *streets, '--faults-on', streets[0], '--good', streets[1]]
     assert main(['calibrate', '--weights', str(path), *frames]) == 0
     return path

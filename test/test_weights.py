@@ -15,13 +15,13 @@ import subprocess
 from nightseg_ros.networks import build, build_from
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19
 from nightseg_ros.weights import (
+    list_weights,
     load_weights,
     MANIFEST,
     read_manifest,
     save_weights,
     WeightsError,
     WeightsMetadata,
-    write_manifest,
 )
 import pytest
 from safetensors.torch import save_file
@@ -53,8 +53,11 @@ def test_half_storage_halves_the_file_and_reads_as_float32(file, tmp_path):
         torch.testing.assert_close(again.tensors[name], tensor, rtol=1e-3, atol=1e-3)
 
 
-def test_manifest_refuses_a_changed_file_and_is_sha256sums_own(file):
-    write_manifest(file.parent)
+@pytest.mark.parametrize('lead', ['', './'])
+def test_manifest_refuses_a_changed_file_and_is_sha256sums_own(file, lead):
+    list_weights(file)
+    manifest = file.parent / MANIFEST
+    manifest.write_text(manifest.read_text().replace(file.name, lead + file.name))
     load_weights(file)
     subprocess.run(['sha256sum', '-c', MANIFEST], cwd=file.parent, check=True)
     content = bytearray(file.read_bytes())
@@ -142,9 +145,24 @@ def test_interrupted_write_leaves_the_old_file(file, monkeypatch):
     assert list(file.parent.iterdir()) == [file]
 
 
+def test_a_disk_without_room_for_the_weights_leaves_their_line(file, monkeypatch):
+    list_weights(file)
+    known, weights, move = read_manifest(file.parent), load_weights(file), os.replace
+
+    def full(partial: Path, path: Path) -> None:
+        if path.name == file.name:
+            raise OSError(28, 'No space left on device')
+        move(partial, path)
+
+    monkeypatch.setattr('os.replace', full)
+    with pytest.raises(OSError, match='No space'):
+        save_weights(file, weights.tensors, dataclasses.replace(weights.metadata, data='other'))
+    assert read_manifest(file.parent) == known == {file.name: weights.sha256}
+
+
 @pytest.mark.parametrize('moves', range(4))
 def test_weights_can_be_loaded_wherever_their_writer_was_killed(file, moves, monkeypatch):
-    write_manifest(file.parent)
+    list_weights(file)
     weights, left, move = load_weights(file), [None] * moves, os.replace
 
     def killed(*names: Path) -> None:
@@ -160,16 +178,17 @@ def test_weights_can_be_loaded_wherever_their_writer_was_killed(file, moves, mon
     assert read_manifest(file.parent).get(file.name) == (None if moves in (1, 2) else found.sha256)
 
 
+@pytest.mark.parametrize('end', ['\n', ''])
 @pytest.mark.parametrize('listed', [True, False])
-def test_writing_weights_changes_no_other_line_of_a_manifest(file, listed):
+def test_writing_weights_changes_no_other_line_of_a_manifest(file, listed, end):
     weights = load_weights(file)
-    others = f'{"0" * 64}  damaged.safetensors\n{"1" * 64} *archive.tar\n'
+    others = f'{"0" * 64}  damaged.safetensors\n{"1" * 64} *archive.tar'
     own = f'{weights.sha256}  {file.name}\n'
-    (file.parent / 'SHA256SUMS').write_text((own if listed else '') + others)
+    (file.parent / 'SHA256SUMS').write_text((own if listed else '') + others + end)
     save_weights(file, weights.tensors, dataclasses.replace(weights.metadata, data='other'))
     own = f'{load_weights(file).sha256}  {file.name}\n'
     text = (file.parent / 'SHA256SUMS').read_text()
-    assert text == others + (own if listed else '')
+    assert text == others + (f'\n{own}' if listed else end)
 
 
 def test_values_that_are_no_numbers_are_refused(file):

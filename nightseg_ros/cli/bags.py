@@ -110,7 +110,7 @@ def make(options: MakeBagOptions) -> int:
             **options.written(),
         )  # fmt: skip
         for problem in made.problems:
-            progress.note(f'left out: {problem}')
+            progress.problem(f'left out: {problem}')
     labelled = f', {made.labelled} with labels' if options.labels is not None else ''
     print(f"{made.frames} frames{labelled} in '{options.out}'")
     return tell_problems('bag make', len(made.problems), 'pictures could not be read')
@@ -154,10 +154,10 @@ def predict(options: PredictBagOptions) -> int:
             progress=lambda count, total: progress.show(count, total, 'predicting'),
         )  # fmt: skip
         for text in done.left_out:
-            progress.note(f'not copied: {text}')
+            progress.problem(f'not copied: {text}')
         progress.note(done.note)
         for text in done.problems:
-            progress.note(f'skipped: {text}')
+            progress.problem(f'skipped: {text}')
     taken = ', '.join(f'{route} {count}' for route, count in done.routes.most_common())
     print(f"{done.frames} frames predicted in '{options.out}'; routes: {taken}")
     # how many of a damaged bag nobody knows
@@ -188,7 +188,7 @@ def paint(options: PaintOptions) -> int:
             options.bag, options.out, options, progress=progress.show, **options.written()
         )
         for text in done.problems[:20]:
-            progress.note(f'not used: {text}')
+            progress.problem(f'not used: {text}')
     share = done.labelled / max(done.points, 1)
     print(
         f"{done.frames} clouds of {done.points} points in '{options.out}', {share:.0%} of the "

@@ -100,7 +100,7 @@ def extract(options: ExtractOptions) -> int:
         written, broken = extract(
             options.sources, options.out, every=options.every, encoding=options.encoding,
             quality=options.quality, topic=options.topic, rate=options.rate, force=options.force,
-            progress=progress.show, log=progress.note,
+            progress=progress.show, log=progress.note, problem=progress.problem,
         )  # fmt: skip
     print(f"{written} frames in '{options.out}'; images:{options.out} reads them")
     return tell_problems('data extract', broken, 'frames could not be read')
@@ -117,6 +117,12 @@ def _print(report: dict[str, Any]) -> None:
         ],
     )  # fmt: skip
     for found in report['datasets']:
+        shares = (found['class_shares'] or {}).items()
+        # where ids are mixed up, one sees it here
+        most = [(name, share) for name, share in shares if share >= 0.005]
+        if most:
+            most.sort(key=lambda one: -one[1])
+            print(f'{found["spec"]}: {", ".join(f"{name} {share:.0%}" for name, share in most)}')
         if found['absent_classes']:
             print(f'{found["spec"]}: no pixel is {", ".join(found["absent_classes"])}')
     for kind, advice in report['advice'].items():

@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 import importlib
 import io
-import logging
 import os
 import sys
 from typing import get_type_hints
+
+from nightseg_ros.files import log_to_stderr
 
 #: By verb MODULE:FUNCTION below ``nightseg_ros.cli``, and a line of help. A verb without a
 #: function is a group; its members are the rows of two words that follow.
@@ -83,12 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     rest = [argument for argument in given if argument not in ('--verbose', '--quiet', '-q')]
     verbose, quiet = '--verbose' in given, not {'--quiet', '-q'}.isdisjoint(given)
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter('%(levelname)s: %(message)s'))
-    logger = logging.getLogger('nightseg_ros')
-    logger.handlers = [handler]
     # the progress of a verb goes by this level, too
-    logger.setLevel('DEBUG' if verbose else 'ERROR' if quiet else 'WARNING')
+    log_to_stderr('DEBUG' if verbose else 'ERROR' if quiet else 'WARNING')
     verb = ''
     while not VERBS.get(verb, ('', ''))[0] and rest and rest[0] in _verbs_below(verb):
         verb = f'{verb} {rest.pop(0)}'.strip()

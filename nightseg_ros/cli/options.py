@@ -228,3 +228,10 @@ class Progress(bars.Progress):
         """Print a line above the bar, where there is something to say."""
         if text:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def problem(self, text: str) -> None:
+        """Print a line above the bar, also where no progress is wanted."""
+        if self.console.quiet:
+            print(text, file=sys.stderr)
+        else:
+            self.note(text)

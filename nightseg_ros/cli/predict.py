@@ -88,7 +88,7 @@ def predict(options: PredictOptions) -> int:
                     [result] = pipeline.process([frame], want)
                 except (FrameError, WithheldError) as error:
                     broken += 1
-                    progress.note(f'skipped: {error}')
+                    progress.problem(f'skipped: {error}')
                     # a mask of an earlier run must not pass for this frame's
                     for file in files.values():
                         file.unlink(missing_ok=True)
@@ -187,14 +187,14 @@ def translate(options: TranslateOptions) -> int:
     every = max(1, -(-(source.count or TILES) // TILES))
     with Progress('loading the generator', source.count) as progress:
         progress.note(source.note)
-        backend = open_backend(options.backend, options.device)
+        backend = open_backend(options.backend, options.device, weights=[weights])
         translator = load_part(weights, backend, progress.note, 'translate')
         images.mkdir(parents=True, exist_ok=True)
         pixels = backend.pixels
         for number, (stem, frame) in enumerate(source):
             if isinstance(frame, FrameError):
                 broken += 1
-                progress.note(f'skipped: {frame}')
+                progress.problem(f'skipped: {frame}')
                 (images / f'{stem}.jpg').unlink(missing_ok=True)
                 continue
             size = fit(frame.image.shape[0], frame.image.shape[1], long_side)

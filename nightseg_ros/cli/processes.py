@@ -32,6 +32,8 @@ DIAGNOSTICS_S = 1.5
 LAST_MASKS_S, NO_MASK_S = 60.0, 2.0
 #: Seconds that a process may take to end.
 ENDING_S = 60.0
+#: Bytes at the end of a log that are looked at.
+TAIL_BYTES = 16384
 #: Exit code of the player where some frames could not be read.
 SOME_UNREAD = 1
 #: From sys/prctl.h: which signal a process gets when its parent has died.
@@ -113,7 +115,10 @@ class Child:
 
     def tail(self, lines: int = 15) -> str:
         """Return the end of its output."""
-        text = self.log.read_text(encoding='utf-8', errors='replace').splitlines()
+        with self.log.open('rb') as file:
+            # of a day it has megabytes
+            file.seek(max(0, self.log.stat().st_size - TAIL_BYTES))
+            text = file.read().decode(errors='replace').splitlines()
         return '\n'.join(f'  | {line}' for line in text[-lines:]) or '  (no output)'
 
     def signal(self, number: int, timeout: float = 0.0) -> None:

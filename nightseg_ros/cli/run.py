@@ -33,7 +33,7 @@ import tyro
 
 #: Before the names of topics, where SOURCE is no file.
 TOPIC = 'topic:'
-#: Why a frame has no mask that should have one; other reasons are the node's speed and settings.
+#: Why a frame has no mask that should have one; others are speed, settings, stamps and losses.
 FAULTS = ('undecodable', 'failed', 'withheld')
 
 
@@ -90,7 +90,7 @@ class RunOptions(PageOptions, PipelineOptions):
 
     SOURCE is a video, a folder, a bag, rtsp://… or /dev/video0, in a ROS domain of its own, or
     topic:/front/image_raw,/rear/… for cameras of this shell's domain. Ctrl-C ends it. Exit code 1:
-    some frames could not be read, or no mask came.
+    a frame got no mask by a fault, or none did at all.
     """
 
     source: Annotated[str, tyro.conf.Positional]
@@ -186,7 +186,7 @@ def _inputs(options: RunOptions) -> tuple[dict[str, str], list[str] | None]:
     names = {name: transport for transport, name in TRANSPORTS.items()}
     transports = [names[name] if played else 'raw' for name, played in zip(types, as_is)]
     for topic, transport in zip(topics, transports):
-        if transport == 'compressed' and not topic.endswith(transport):
+        if transport == 'compressed' != transport_of(topic):
             raise ConfigError(
                 f"'{topic}' holds compressed images, which a node reads from topics that end in "
                 "'compressed'; `nightseg predict` takes it"

@@ -123,7 +123,7 @@ def export(options: ExportOptions) -> int:
     from nightseg_ros.runtime.backend import MIN_AGREEMENT
     from nightseg_ros.runtime.export import embed_graph, exported_graph
     from nightseg_ros.runtime.graph import GRAPHS
-    from nightseg_ros.weights import load_weights, write_manifest
+    from nightseg_ros.weights import list_weights, load_weights, replace_listed
 
     if not options.weights:
         raise ConfigError('name weights to export, for example: nightseg export day night')
@@ -153,11 +153,11 @@ def export(options: ExportOptions) -> int:
             whole, card, onnx = (Path(f'{stem}{end}') for end in ('.safetensors', '.md', '.onnx'))
             for target in (whole, card, onnx):
                 check_output(target, 'an export', inputs=[weights.path])
-            replace_file(whole, weights.path.read_bytes())
+            replace_listed(whole, weights.path.read_bytes())
             if graph is not None:
                 replace_file(onnx, graph)
-            write_manifest(options.out)
             embed_graph(whole)
+            list_weights(whole)
             # with the hash that the file has now
             replace_file(card, model_card(load_weights(whole), shares).encode())
     if options.out is not None:
@@ -171,7 +171,7 @@ def export(options: ExportOptions) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PublishOptions(Limited):
-    """Copy WEIGHTS to MODELS/NAME.safetensors, add graph, commit, scores; renew SHA256SUMS."""
+    """Copy WEIGHTS to MODELS/NAME.safetensors, with graph and scores; list it in SHA256SUMS."""
 
     weights: Annotated[Path, tyro.conf.Positional]
     """What a training wrote."""
@@ -193,20 +193,20 @@ class PublishOptions(Limited):
 
 def publish(options: PublishOptions) -> int:
     from nightseg_ros.runtime.export import replace_weights
-    from nightseg_ros.weights import load_weights, write_manifest
+    from nightseg_ros.weights import list_weights, load_weights
 
     weights = load_weights(options.weights)
     path = options.models / f'{options.name}.safetensors'
     check_output(path, 'weights', inputs=[weights.path])
     changes: dict[str, Any] = {'commit': _commit()}
     if options.metrics is not None:
-        changes['metrics'] = _headline(options.metrics)
+        changes['metrics'] = _headline(options.metrics, weights.sha256)
     if options.bf16:
         weights, changes['bfloat16'] = _rounded(weights, options)
     metadata = dataclasses.replace(weights.metadata, **changes)
     weights = dataclasses.replace(weights, metadata=metadata)
     shipped = replace_weights(path, weights, half=options.half)
-    write_manifest(options.models)
+    list_weights(path)
     print(f"'{path}': {path.stat().st_size / 1e6:.1f} MB, SHA-256 {shipped.sha256}")
     return 0
 
@@ -239,28 +239,36 @@ def _rounded(weights: Weights, options: PublishOptions) -> tuple[Weights, float]
     return weights, round(worst, 5)
 
 
-def _headline(file: Path) -> dict[str, Any]:
-    """Return the figures of each data set that fit a line of a model card."""
+def _headline(file: Path, sha256: str) -> dict[str, Any]:
+    """Return the figures of each data set that fit a line of a model card, of these weights."""
     try:
         result = json.loads(file.read_text(encoding='utf-8'))
-        route = result['route']
+        # the runs of --compare may be of several weights
+        own = {
+            one['name']: one['options']['route']
+            for one in result['configurations']
+            if sha256 in {part['sha256'] for part in one['pipeline']['weights'].values()}
+        }
         figures = {
             name: {
                 **{key: run['all'][key] for key in ('miou', 'miou9', 'pixel_acc')},
                 'mean_of_sources_miou9': run['mean_of_sources_miou9'],
             }
             for name, run in result['runs'].items()
+            if run['configuration'] in own
         }
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"'{file}' is no metrics.json of `nightseg evaluate` ({error!r}): make it anew"
         ) from error
+    if not own:
+        raise ConfigError(f"'{file}' has scores of other weights: evaluate these")
     for name, scores in figures.items():
         if None in scores.values():
             raise ConfigError(
                 f"'{file}' has no scores of '{name}': evaluate with --dataset or --labels"
             )
-    return figures | {'route': route}
+    return figures | {'route': next(iter(own.values()))}
 
 
 def _commit() -> str:

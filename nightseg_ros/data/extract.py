@@ -35,6 +35,7 @@ def extract(
     force: bool = False,
     progress: Callable[[int, int | None, str], None] = lambda done, total, text: None,
     log: Callable[[str], None] = lambda text: None,
+    problem: Callable[[str], None] | None = None,
 ) -> tuple[int, int]:
     """
     Write frames of ``sources`` into ``out``; ``images:OUT`` is then a data set.
@@ -43,9 +44,10 @@ def extract(
 
     ``every`` are the seconds between frames by their stamps, 0 takes all; ``quality`` is JPEG's.
     ``topic`` is for bags, ``rate`` for what is none. ``progress`` gets frames read, frames there
-    are or None, and the source's name. ``force`` replaces a folder of such frames. ``DataError``
-    where a source holds no frames, where two would give the same names, where ``out`` exists or
-    holds something else, and where a file cannot be written.
+    are or None, and the source's name; ``problem``, or else ``log``, what cannot be read.
+    ``force`` replaces a folder of such frames. ``DataError`` where a source holds no frames, where
+    two would give the same names, where ``out`` exists or holds something else, and where a file
+    cannot be written.
     """
     opened: dict[str, FrameSource] = {}
     for given in sources:
@@ -83,7 +85,7 @@ def extract(
                 progress(number, source.count, name)
                 if not isinstance(frame, Frame):
                     broken += 1
-                    log(f'{name} {stem}: skipped, {frame}')
+                    (problem or log)(f'{name} {stem}: skipped, {frame}')
                     continue
                 stamp = frame.stamp_ns
                 # the first frame of each step of a grid; a recording that starts over has its own

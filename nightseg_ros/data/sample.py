@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 import struct
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from unicodedata import normalize
 import zlib
 
 import cv2
+from nightseg_ros.files import LOG
 from nightseg_ros.perception.frame import check_picture, decode_file, FrameError, PNG
 from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19, TAXONOMIES, Taxonomy, UNLABELLED
 import numpy as np
@@ -168,6 +170,9 @@ def label_map(encoding: Encoding, taxonomy: Taxonomy) -> LabelMap:
             f"its labels ('{encoding.vocabulary}') mean nothing in the taxonomy "
             f"'{taxonomy.name}'; they do in {readable or 'none that is known here'}"
         )
+    own = vocabulary not in known
+    if own and (lost := [name for name in encoding.names.values() if name not in means]):
+        _warn_of_lost(', '.join(lost), encoding.vocabulary, taxonomy.name)
     table = {
         value: taxonomy.id_of(means[name]) if name in means else UNLABELLED
         for value, name in encoding.names.items()
@@ -175,6 +180,11 @@ def label_map(encoding: Encoding, taxonomy: Taxonomy) -> LabelMap:
     if not encoding.color:
         table[UNLABELLED] = UNLABELLED
     return LabelMap(taxonomy.name, tuple(sorted(table.items())), color=encoding.color)
+
+
+@lru_cache
+def _warn_of_lost(names: str, vocabulary: str, taxonomy: str) -> None:
+    LOG.warning("labels: %s of '%s' are no classes of '%s', and 255", names, vocabulary, taxonomy)
 
 
 def own_ids(taxonomy: Taxonomy) -> Encoding:

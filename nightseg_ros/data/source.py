@@ -83,7 +83,7 @@ def read_stamps(file: Path) -> Stamps:
     if not stamps:
         raise DataError(f"stamps '{file}' holds none")
     mean = (stamps[-1] - stamps[0]) / max(1, len(stamps) - 1)
-    if 0 < mean < 1e6:
+    if 0 < mean < 2.1e6:
         LOG.warning(
             "stamps '%s' are %.0f ns apart: whole numbers are nanoseconds; write microseconds or "
             'milliseconds as seconds with a point',

@@ -34,7 +34,7 @@ from nightseg_ros.data.sample import (
     Sample,
 )
 from nightseg_ros.files import read_json
-from nightseg_ros.outputs import require_same, whole_folder
+from nightseg_ros.outputs import require_same, restore, whole_folder
 from nightseg_ros.perception.pipeline import load_part
 from nightseg_ros.runtime.backend import Log
 from nightseg_ros.runtime.backends import open_backend
@@ -84,6 +84,7 @@ def synthesize(
     labelled([days[index] for index in chosen], "a night keeps the day's labels")
     weights = load_weights(config.weights) if config.weights else None
     settings = _settings(config, days, chosen, weights)
+    restore(out, DataError)
     before = {} if config.force else read_json(out / MANIFEST)
     if entries := before.pop('images', None):
         # earlier versions did not tell it
@@ -219,7 +220,7 @@ def night_maker(
     way = weights.metadata.training.get('way')
     if way == 'night_to_day' or weights.metadata.network == 'fast_generator':
         raise WeightsError(f"weights '{weights.path}' turn night into day, not day into night")
-    backend = open_backend(config.backend, config.device)
+    backend = open_backend(config.backend, config.device, weights=[weights])
     long_side = config.long_side or weights.metadata.long_side
     runs = [
         load_part(with_style(weights, style), backend, log, 'translate').run

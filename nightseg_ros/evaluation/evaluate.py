@@ -20,6 +20,7 @@ import shutil
 import time
 from typing import Any
 
+import cv2
 from nightseg_ros import __version__
 from nightseg_ros.config import ConfigError, to_mapping
 from nightseg_ros.evaluation.inference import Candidate, FinishedShard, select
@@ -156,6 +157,8 @@ def _go_on(
         shutil.rmtree(left) if left.is_dir() else left.unlink()
     if noted.exists():
         before = json.loads(noted.read_text(encoding='utf-8'))
+        # earlier versions did not tell it
+        before['versions'].setdefault('opencv', cv2.__version__)
         for key, value in fingerprint.items():
             if before.get(key) != value:
                 raise ConfigError(
@@ -298,4 +301,5 @@ def _versions() -> dict[str, str | None]:
     for name in found:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
-    return found
+    # whose package has two names; it decodes and resizes
+    return found | {'opencv': cv2.__version__}

@@ -124,9 +124,10 @@ class Shard:
         """Open labels and light of ``frames``; ``DataError`` or ``BagError`` for what is none."""
         assert self.frames is not None
         if self.light not in ('', *LIGHTS) and not self.sequence:
+            remedy = 'a state' if self.frames.kind == 'image' else '--rate or --stamps, or a state'
             raise DataError(
                 f"'{self.path}' holds pictures without a time, of which '{self.light}' tells no "
-                'light: give --rate or --stamps, or a state'
+                f'light: give {remedy}'
             )
         needed = self.frames.kind == 'bag' and (self.labels or self.light)
         bag = BagReader(self.frames.path) if needed else None

@@ -13,6 +13,7 @@ from collections.abc import Callable, MutableSequence, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
+from logging.handlers import MemoryHandler
 import multiprocessing
 from multiprocessing.context import SpawnContext
 import os
@@ -25,7 +26,7 @@ from typing import Any
 from nightseg_ros.evaluation.inference import evaluate_shard, FinishedShard
 from nightseg_ros.evaluation.sources import Shard
 from nightseg_ros.evaluation.variants import Configurations, shared_out, Variants
-from nightseg_ros.files import LOG, replace_file
+from nightseg_ros.files import LOG, log_to_stderr, replace_file
 from nightseg_ros.perception.pipeline import PipelineConfig
 
 #: How often a shard is tried whose process was killed.
@@ -113,7 +114,7 @@ def _begin(done: MutableSequence[int], level: int) -> None:
     global _done
     _done = done
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    LOG.setLevel(level)
+    log_to_stderr(level)
     parent = multiprocessing.parent_process()
 
     def end_with_parent() -> None:
@@ -179,7 +180,10 @@ def run_ray(
             [reference], _ = ray.wait(list(waiting), num_returns=1)
             number = waiting.pop(reference)
             try:
-                replace_file(paths[number], ray.get(reference))
+                content, warnings = ray.get(reference)
+                for text in warnings:
+                    LOG.warning('%s', text)
+                replace_file(paths[number], content)
             except ray.exceptions.RayTaskError as error:
                 # what the function itself raised: damaged input, missing weights
                 raise (error.cause if isinstance(error.cause, Exception) else error) from error
@@ -208,9 +212,17 @@ def _connect(ray: Any, address: str, workers: int) -> None:
                 raise WorkerError(f"Ray at '{address}' cannot be reached: {error}") from error
 
 
-def evaluate_to_bytes(shard: Shard, configurations: Items, save_labels: bool) -> bytes:
-    """Evaluate a shard on whatever machine this is and return its file."""
-    with tempfile.TemporaryDirectory(prefix='nightseg-') as folder:
-        path = Path(folder) / 'shard.npz'
-        evaluate_shard(shard, _variants(configurations), path, save_labels=save_labels)
-        return path.read_bytes()
+def evaluate_to_bytes(
+    shard: Shard, configurations: Items, save_labels: bool
+) -> tuple[bytes, list[str]]:  # fmt: skip
+    """Evaluate a shard on whatever machine this is; return its file and what was warned of."""
+    # without a target it keeps what it is given
+    kept = MemoryHandler(0)
+    LOG.addHandler(kept)
+    try:
+        with tempfile.TemporaryDirectory(prefix='nightseg-') as folder:
+            path = Path(folder) / 'shard.npz'
+            evaluate_shard(shard, _variants(configurations), path, save_labels=save_labels)
+            return path.read_bytes(), [record.getMessage() for record in kept.buffer]
+    finally:
+        LOG.removeHandler(kept)

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,14 @@ from typing import Any
 from nightseg_ros.config import Limited, Natural
 from nightseg_ros.networks import build_from
 from nightseg_ros.outputs import check_output
-from nightseg_ros.weights import load_weights, network_tensors, save_weights, Weights, WeightsError
+from nightseg_ros.weights import (
+    load_weights,
+    network_tensors,
+    save_weights,
+    union,
+    Weights,
+    WeightsError,
+)
 import torch
 from torch import fx, nn
 
@@ -68,9 +74,9 @@ def average_weights(config: AverageConfig) -> Path:
             'mean_of': [_run_of(part, counts[part.sha256]) for part in each.values()],
         },
         long_side=config.long_side or last.metadata.long_side,
-        data=_union([part.metadata.data for part in parts], ', '),
+        data=union([part.metadata.data for part in parts], ', '),
         ratio=sum(part.metadata.ratio for part in parts) / len(parts),
-        license=_union([part.metadata.license for part in parts], '; '),
+        license=union([part.metadata.license for part in parts], '; '),
         # the mean was neither calibrated, nor compared in bfloat16, nor scored
         temperature=1.0, bfloat16=0.0, metrics={}, commit='',
     )  # fmt: skip
@@ -92,12 +98,6 @@ def _run_of(part: Weights, count: int) -> dict[str, Any]:
     return {
         'sha256': part.sha256, 'count': count, 'data': about.data, 'ratio': about.ratio, **training
     }  # fmt: skip
-
-
-def _union(texts: Sequence[str], separator: str) -> str:
-    """Return what the lists in ``texts`` name, each once and in their order."""
-    named = [name for text in texts for name in text.split(separator) if name]
-    return separator.join(dict.fromkeys(named))
 
 
 def round_weights(weights: Weights, exact: int) -> dict[str, torch.Tensor]:

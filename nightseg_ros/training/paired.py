@@ -40,7 +40,7 @@ from nightseg_ros.training.losses import (
     weighted_sum,
 )
 from nightseg_ros.training.run import CropRunConfig, data_names, LongSide, TrainingRun
-from nightseg_ros.training.segmenter import first_network, start_of
+from nightseg_ros.training.segmenter import first_network, start_of, with_start
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -72,6 +72,7 @@ def _start(
     run = TrainingRun(config, log, judges=judges)
     run.place(segmenter)
     days = open_all(config.data, segmenter.taxonomy)
+    run.depend_on(days)
     for day in days:
         if day.light in ('dusk', 'night'):
             raise DataError(
@@ -150,6 +151,7 @@ def train_fast_translator(config: FastTranslatorConfig, log: Log = print) -> Pat
     nights = None
     if config.unpaired:
         samples = open_all(config.unpaired, segmenter.taxonomy)
+        run.depend_on(samples)
         answered = any(sample.label for sample in samples if sample.light == 'night')
         if not config.loss.adversarial and not (answered and config.loss.night_semantic):
             raise DataError(
@@ -170,6 +172,7 @@ def train_fast_translator(config: FastTranslatorConfig, log: Log = print) -> Pat
         {}, network='fast_generator', arch=dict(config.arch), task='translate',
         long_side=config.long_side, data=data_names((*config.data, *config.unpaired)),
     )  # fmt: skip
+    metadata = with_start(metadata, config.init)
     weights = {**DAY_LOSSES, **to_mapping(config.loss)}
     with run:
         if nights is not None:
@@ -277,6 +280,10 @@ def train_day_to_night(config: DayToNightConfig, log: Log = print) -> Path:
     # real nights as they were taken, each of them its own day
     own = replace(config.augment, night_share=0.0)
     samples = open_all(config.nights, taxonomy)
+    for sample in samples:
+        if sample.light == 'day':
+            raise DataError(f"'{sample.image}' is a day; 'nights' are real nights")
+    run.depend_on(samples)
     nights = NightPairs(samples, own, taxonomy=taxonomy, seed=config.seed)
     torch.manual_seed(config.seed)
     arch = {'ngf': config.ngf, 'blocks': config.blocks, 'residual': True}

@@ -45,7 +45,8 @@ class PseudoLabelConfig(Limited):
     scales: tuple[float, ...] = (0.75, 1.0, 1.5)
     """Sizes, each also mirrored, over which the teacher's probabilities are averaged."""
     keep: Share = 0.5
-    """Share of each class's pixels that keep their label, the surest first."""
+    """Share of each class's pixels that keep their label, the surest first; all that are sure to
+    99.8 % keep it."""
     least: Share = 0.5
     """Probability below which no pixel keeps its label."""
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -25,6 +26,7 @@ from lightning_fabric import Fabric
 from nightseg_ros.config import Limited, Limits, Natural, NotNegative, Positive, Share, to_mapping
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.pictures import write_picture
+from nightseg_ros.data.sample import Sample
 from nightseg_ros.files import replace_file
 from nightseg_ros.outputs import require_same
 from nightseg_ros.runtime.backend import Log
@@ -161,7 +163,7 @@ class TrainingRun:
         # 'auto' is one thing here and another elsewhere
         precision: Any = self.fabric.strategy.precision.precision
         self._config = replace(config, accelerator=self.device.type, precision=precision)
-        self._judges, self._log, self._clock = judges or {}, log, clock
+        self._judges, self._log, self._clock = dict(judges or {}), log, clock
         self._rank = self.fabric.global_rank
         self._parts: dict[str, Any] = {}
         self._optimizers: dict[str, Any] = {}
@@ -170,6 +172,10 @@ class TrainingRun:
         self._files = ExitStack()
         self._metrics: IO[str] | None = None
         self._board: Any = None
+
+    def depend_on(self, samples: Sequence[Sample]) -> None:
+        """Let a run go on with these samples only; before ``__enter__``, and in one order."""
+        self._judges['files'] = f'{self._judges.get("files", "")}{data_hash(samples)[:16]}'
 
     def place(self, network: nn.Module, *, channels_last: bool = True) -> nn.Module:
         """Move a network to the device, in the layout in which most convolutions are fast."""
@@ -217,7 +223,8 @@ class TrainingRun:
             self.fabric.barrier()
             if self._path.exists():
                 self.first = self._load_checkpoint() + 1
-                self.log(f'resuming after step {self.first}')
+                done = self.first >= self._config.steps
+                self.log(f'{"all is done" if done else "resuming"} after step {self.first}')
             if self._rank == 0:
                 self._open_logs()
             self._files = files.pop_all()
@@ -316,7 +323,9 @@ class TrainingRun:
             machine = f'{self.fabric.world_size} processes, each {machine}'
         settings = _without(to_mapping(self._config), *FREE, *PLACES)
         return WeightsMetadata(
-            training={**settings, 'machine': machine, **self._judges, **training},
+            training={
+                **settings, 'machine': machine, **_without(self._judges, 'files'), **training
+            },
             license=self._config.license, **fields,
         )  # fmt: skip
 
@@ -407,6 +416,9 @@ class TrainingRun:
                 f"checkpoint '{self._path}' is damaged or no checkpoint of nightseg ({error}); "
                 'remove it to start from step 0'
             ) from error
+        if 'files' in self._judges:
+            # earlier versions did not tell them
+            before.setdefault('files', self._judges['files'])
         remedy = f"another --out, or remove '{self._path}' to start anew"
         require_same(self._path, before, self._identity(), RunError, remedy)
         for head, part in self._parts.items():
@@ -425,6 +437,20 @@ class TrainingRun:
                     f'cameras, or another --out ({str(error).splitlines()[-1].strip()})'
                 ) from error
         return step
+
+
+def data_hash(samples: Sequence[Sample]) -> str:
+    """Return a hash of names and sizes of the pictures, and of their labels and what they mean."""
+    digest = hashlib.sha256()
+    for sample in samples:
+        text = f'{sample.image.name} {sample.image.stat().st_size} '
+        for label in filter(None, (sample.label, sample.scene)):
+            text += f'{label.path.name} {label.meaning} '
+            # what is missing is named when it is read
+            if label.path.is_file():
+                digest.update(label.path.read_bytes())
+        digest.update(text.encode(errors='surrogateescape'))
+    return digest.hexdigest()
 
 
 def _without(settings: Mapping[str, Any], *names: str) -> dict[str, Any]:

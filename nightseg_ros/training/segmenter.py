@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import importlib
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,13 @@ from nightseg_ros.taxonomy import TAXONOMIES
 from nightseg_ros.training.crops import picture_grid, TrainingCrops
 from nightseg_ros.training.losses import class_weights, halved, parameter_groups, segmentation_loss
 from nightseg_ros.training.run import CropRunConfig, data_names, LongSide, RunError, TrainingRun
-from nightseg_ros.weights import load_weights, network_tensors, WeightsError
+from nightseg_ros.weights import (
+    load_weights,
+    network_tensors,
+    union,
+    WeightsError,
+    WeightsMetadata,
+)
 import torch
 from torch import nn
 
@@ -70,6 +76,7 @@ def train_segmenter(config: SegmenterConfig, log: Log = print) -> Path:
     run = TrainingRun(config, log, judges={'init': start_of(config.init)})
     taxonomy = TAXONOMIES[config.taxonomy]
     samples = open_all(config.data, taxonomy)
+    run.depend_on(samples)
     crops = TrainingCrops(samples, config.augment, taxonomy=taxonomy, seed=config.seed)
     torch.manual_seed(config.seed)
     arch = {**config.arch, 'classes': len(taxonomy)}
@@ -86,6 +93,7 @@ def train_segmenter(config: SegmenterConfig, log: Log = print) -> Path:
         mean=LITE_MEAN, std=LITE_STD, long_side=config.long_side, data=data_names(config.data),
         ratio=config.augment.night_share,
     )  # fmt: skip
+    metadata = with_start(metadata, config.init)
     mean, std = (
         torch.tensor(v, device=run.device).view(3, 1, 1) * 255 for v in (LITE_MEAN, LITE_STD)
     )
@@ -112,6 +120,18 @@ def train_segmenter(config: SegmenterConfig, log: Log = print) -> Path:
 def start_of(init: str) -> str:
     """Return the hash of the weights to start from, or the word that names no file."""
     return init if init in ('', 'random', 'imagenet') else load_weights(init).sha256
+
+
+def with_start(metadata: WeightsMetadata, init: str) -> WeightsMetadata:
+    """Add data and terms of the weights to start from, which hold for what comes of them."""
+    if init in ('', 'random', 'imagenet'):
+        return metadata
+    begun = load_weights(init).metadata
+    return replace(
+        metadata,
+        data=union([begun.data, metadata.data], ', '),
+        license=union([begun.license, metadata.license], '; '),
+    )
 
 
 def first_network(name: str, arch: dict[str, Any], init: str) -> nn.Module:

@@ -32,7 +32,7 @@ from nightseg_ros.perception.pipeline import PipelineConfig, WeightsConfig
 from nightseg_ros.runtime.backend import Log
 from nightseg_ros.taxonomy import TAXONOMIES
 from nightseg_ros.training import SweepConfig
-from nightseg_ros.training.run import data_names, FREE, RunError
+from nightseg_ros.training.run import data_hash, data_names, FREE, RunError
 from nightseg_ros.training.segmenter import SegmenterConfig, train_segmenter
 import numpy as np
 import numpy.typing as npt
@@ -92,6 +92,8 @@ class Trial:
     settings: SegmenterConfig
     sets: tuple[str, ...]
     """Data sets to score."""
+    files: str
+    """``data_hash`` of what it is trained on."""
 
     @property
     def folder(self) -> Path:
@@ -135,7 +137,10 @@ class Trial:
         now = {key: value for key, value in settings.items() if key not in FREE}
         if self.ratio is not None:
             now['init'] = 'day checkpoint'
+        now['files'] = self.files
         if before := read_json(self.folder / NOTE):
+            # earlier versions did not tell them
+            before.setdefault('files', self.files)
             require_same(self.folder, before, now, RunError)
         return now
 
@@ -162,12 +167,12 @@ def plan(config: SweepConfig) -> list[Trial]:
     out = Path(config.out)
     sets = tuple(dict.fromkeys(config.select + config.report))
     taxonomy = TAXONOMIES[_settings(config, {}, out=config.out).taxonomy]
-    open_all(config.data, taxonomy)
+    files = data_hash(open_all(config.data, taxonomy))
     labelled(open_all(sets, taxonomy), 'trials are scored against labels')
     trials = []
     for seed in config.seeds:
         settings = _settings(config, config.day, out=str(out / 'day' / f'seed{seed}'), seed=seed)
-        trials.append(Trial(ratio=None, seed=seed, settings=settings, sets=()))
+        trials.append(Trial(ratio=None, seed=seed, settings=settings, sets=(), files=files))
     for day in trials[:]:
         for ratio in config.ratios:
             settings = _settings(
@@ -175,7 +180,9 @@ def plan(config: SweepConfig) -> list[Trial]:
                 out=str(out / 'trials' / f'{ratio:g}_seed{day.seed}'),
                 augment={'night_share': ratio},
             )  # fmt: skip
-            trials.append(Trial(ratio=ratio, seed=day.seed, settings=settings, sets=sets))
+            trials.append(
+                Trial(ratio=ratio, seed=day.seed, settings=settings, sets=sets, files=files)
+            )
     return trials
 
 

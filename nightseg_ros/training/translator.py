@@ -142,8 +142,10 @@ def train_translator(config: TranslatorConfig, log: Log = print) -> tuple[Path, 
     hashes = [segmenter.weights.sha256 for segmenter in segmenters]
     run = TrainingRun(config, log, judges={'segmenters': hashes})
     taxonomy = segmenters[0].taxonomy if segmenters else CAMVID11
+    samples = open_all(config.data, taxonomy)
+    run.depend_on(samples)
     crops = UnpairedCrops(
-        open_all(config.data, taxonomy), crop=(config.crop, config.crop),
+        samples, crop=(config.crop, config.crop),
         long_side=config.long_side, untold=UNTOLD, seed=config.seed, log=run.log,
     )  # fmt: skip
     torch.manual_seed(config.seed)
