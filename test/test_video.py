@@ -285,6 +285,8 @@ def test_a_camera_that_sends_no_times_has_those_of_its_frames_arrival():
     found = []
 
     class Camera(BaseHTTPRequestHandler):
+        """Ten pictures a second."""
+
         def do_GET(self) -> None:
             self.send_response(200)
             self.send_header('Content-Type', 'multipart/x-mixed-replace; boundary=frame')
