@@ -269,6 +269,27 @@ def test_segmenters_are_not_float32_and_translators_are(weights, tmp_path):
     np.testing.assert_array_equal(got, wanted)
 
 
+def test_a_signal_is_heard_after_backends_that_came_and_went():
+    """In another order than they came: each of OpenVINO's cores lends its thread a stack."""
+    code = """
+import os, signal
+import numpy as np
+from nightseg_ros.runtime.backends import OpenVINOBackend
+from nightseg_ros.weights import load_weights
+weights, image = load_weights('rendered_day'), np.zeros((1, 96, 160, 3), np.uint8)
+signal.signal(signal.SIGUSR1, lambda *_: print('heard'))
+backends = [OpenVINOBackend(), OpenVINOBackend()]
+for backend in backends:
+    backend.load(weights, print)(image)
+del backend
+while backends:
+    del backends[0]
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, 'heard\n'), done.stderr
+
+
 @needs_bf16
 def test_more_layers_in_float32_change_fewer_labels():
     """On a rendered night, as dark as the frames that bfloat16 is bad at."""

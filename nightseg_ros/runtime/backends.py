@@ -249,8 +249,6 @@ class OpenVINOBackend:
         ``BackendError`` where the CPU has no bfloat16, unless it may be ``simulated``, which is
         slow and has the same results.
         """
-        import openvino as ov
-
         if bfloat16 and not simulated and not has_bfloat16():
             raise BackendError(
                 "backend 'openvino-bf16': this CPU has no bfloat16; take 'openvino' or 'auto'"
@@ -258,7 +256,7 @@ class OpenVINOBackend:
         self.name = 'openvino-bf16' if bfloat16 else 'openvino'
         self.pixels = HostPixels()
         self._bfloat16, self._exact = bfloat16, exact
-        self._core = ov.Core()
+        self._core = _core()
         self._config: dict[str, Any] = {'PERFORMANCE_HINT': 'LATENCY'}
         if threads:
             self._config['INFERENCE_NUM_THREADS'] = threads
@@ -385,11 +383,23 @@ def _divide(model: ov.Model, convolutions: int, name: str) -> tuple[ov.Model, ov
         ) from error
 
 
-def has_bfloat16() -> bool:
-    """Tell whether this CPU computes in bfloat16."""
+@lru_cache(maxsize=1)
+def _core() -> ov.Core:
+    """
+    Return the only one of this process.
+
+    Each gives its thread a stack for signals, and unmaps it at its end. With two that end in
+    another order than they began, the thread is left with one that is gone, and the next signal
+    ends the process.
+    """
     import openvino as ov
 
-    return 'BF16' in ov.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+    return ov.Core()
+
+
+def has_bfloat16() -> bool:
+    """Tell whether this CPU computes in bfloat16."""
+    return 'BF16' in _core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
 
 
 def processor() -> dict[str, str]:
