@@ -326,7 +326,7 @@ def test_a_folder_may_say_what_its_ids_mean(tmp_path, caplog):
         about.write_text(json.dumps(taxonomy.to_dict()))
         (sample,) = open_dataset(f'folder:{tmp_path}')
         assert read_labels(sample.label)[0].tolist() == ids
-    assert caplog.messages == ["labels: cow of 'mine' are no classes of 'camvid11', and 255"]
+    assert caplog.messages == ["labels: cow of 'mine' are no classes of 'camvid11' and become 255"]
     odd = replace(mine, name='odd', classes=('cow', 'hen', 'pig'))
     for text, words in (
         (json.dumps(odd.to_dict()), "'odd'.* mean nothing in the taxonomy 'camvid11'"),

@@ -40,7 +40,7 @@ from nightseg_ros.perception.frame import (
     video_codec,
 )
 from nightseg_ros.perception.result import base_topic, is_output
-from nightseg_ros.perception.video import PacketDecoder
+from nightseg_ros.perception.video import PacketDecoder, SET_BACK_NS
 from rosbags.interfaces import QosDurability
 from rosbags.rosbag2.metadata import parse_qos
 
@@ -49,8 +49,6 @@ IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 _IMAGES = (*IMAGE_TYPES, *VIDEO_TYPES)
 #: Messages of a topic that are held back to put neighbours in the order of their stamps.
 REORDER = 8
-#: Where a stamp or a time of recording is further (ns) before the last one, a clock was set.
-SET_BACK_NS = 1_000_000_000
 #: Messages of a topic that are looked at to tell whether it is a camera.
 _LOOKED_AT = 3
 #: How errors end that cost no message.

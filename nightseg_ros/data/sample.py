@@ -184,7 +184,8 @@ def label_map(encoding: Encoding, taxonomy: Taxonomy) -> LabelMap:
 
 @lru_cache
 def _warn_of_lost(names: str, vocabulary: str, taxonomy: str) -> None:
-    LOG.warning("labels: %s of '%s' are no classes of '%s', and 255", names, vocabulary, taxonomy)
+    text = "labels: %s of '%s' are no classes of '%s' and become 255"
+    LOG.warning(text, names, vocabulary, taxonomy)
 
 
 def own_ids(taxonomy: Taxonomy) -> Encoding:

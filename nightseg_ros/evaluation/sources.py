@@ -21,7 +21,7 @@ from typing import Any, get_args
 from unicodedata import normalize
 
 import cv2
-from nightseg_ros.bags.reader import BagError, BagReader, BagReadError, SET_BACK_NS
+from nightseg_ros.bags.reader import BagError, BagReader, BagReadError
 from nightseg_ros.config import ConfigError
 from nightseg_ros.data.datasets import open_dataset, own_encoding
 from nightseg_ros.data.sample import (
@@ -40,6 +40,7 @@ from nightseg_ros.evaluation.metrics import Image
 from nightseg_ros.files import read_text
 from nightseg_ros.perception.frame import decode_raw, Frame, FrameError
 from nightseg_ros.perception.illumination import State
+from nightseg_ros.perception.video import SET_BACK_NS
 from nightseg_ros.taxonomy import Taxonomy
 import numpy as np
 

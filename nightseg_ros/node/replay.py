@@ -29,7 +29,6 @@ from nightseg_ros.bags.reader import (
     IMAGE_TYPES,
     is_bag,
     is_video,
-    SET_BACK_NS,
 )
 from nightseg_ros.bags.storage import Message, VIDEO_TYPES
 from nightseg_ros.cli.bags import ReplayOptions
@@ -46,7 +45,7 @@ from nightseg_ros.node.messages import (
 from nightseg_ros.outputs import check_output
 from nightseg_ros.perception.frame import Frame, FrameError
 from nightseg_ros.perception.result import base_topic, is_output, output_prefixes
-from nightseg_ros.perception.video import PacketDecoder, VideoError
+from nightseg_ros.perception.video import PacketDecoder, SET_BACK_NS, VideoError
 from nightseg_ros.shared_memory import remove_orphans
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor

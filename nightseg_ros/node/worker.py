@@ -34,7 +34,7 @@ BATCH = 'the networks have been busy with one batch'
 #: Seconds from a frame's stamp to its arrival above which the stamp is of another day.
 LONGEST_WAY = 10.0
 #: Seconds by which a stamp lies ahead of the clock where clocks differ or /clock has stopped.
-JUMP = 1.0
+AHEAD = 1.0
 #: Seconds between frames of a slow camera.
 RARE = 10.0
 #: Seconds that the executor's thread rests when it has woken the worker.
@@ -228,7 +228,7 @@ class Worker:
     def _too_old(self, waiting: Waiting, what: str) -> bool:
         """Tell whether a frame is older than ``max_age``, and count it."""
         age, limit = self._age(waiting.stamp_ns), self._node.settings.max_age
-        if limit and age is not None and age < -JUMP:
+        if limit and age is not None and age < -AHEAD:
             text = "frames are stamped ahead of the node's clock: max_age cannot tell their age"
             waiting.camera.health.warn(time.monotonic(), 'ahead', text, log=text)
         if not limit or age is None or age <= limit:

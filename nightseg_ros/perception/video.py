@@ -47,7 +47,7 @@ STREAM_TIMEOUT = 10.0
 _SCHEMES = 'rtsps?|rtmps?|https?|udp|tcp|srt'
 #: Where presentation times go back by more than this (ns), recordings were joined.
 JOINED_NS = 100_000_000
-#: Stamps that fall by more than this (ns) are a clock that was set, not frames out of order.
+#: Where a stamp or a time of recording is further (ns) before the last one, a clock was set.
 SET_BACK_NS = 1_000_000_000
 #: FFmpeg's AVFMT_NOTIMESTAMPS, as of Motion JPEG over HTTP: its times are counted frames.
 _NO_TIMES = 0x80
