@@ -431,6 +431,16 @@ def test_a_mask_from_the_near_future_does_not_hurry_the_clouds_after_it():
     assert labels(done) == [2, 255, 255]
 
 
+@pytest.mark.parametrize(('newest', 'kept'), [(490, True), (530, False)])
+def test_masks_are_kept_as_long_as_a_cloud_may_wait(newest, kept):
+    car = Car(cameras=('front',))
+    car.mask(10, front=1)
+    car.mask(newest, front=2)
+    car.cloud(100)
+    (done,) = car.due()
+    assert labels(done) == [1 if kept else 255, 255, 255]
+
+
 def test_stamps_a_nanosecond_apart_do_not_fill_the_memory():
     car = Car(cameras=('front',))
     for number in range(1000):
