@@ -133,6 +133,7 @@ for verb in {verbs!r}:
         ('replay . --stamps a --log a', 'give an output apart from it'),
         ('replay . --lockstep --all', '--lockstep plays images alone'),
         ('replay . --seconds -1', "'seconds' must be at least 0"),
+        ('replay . --patience nan', "'patience' must be at least 0, got nan"),
         ('record .', "'.' is no name for a bag"),
         ('record o --seconds -1', "'seconds' must be at least 0"),
         ("replay bag --remap-to 'a b'", "'a b' is no name"),

@@ -499,6 +499,25 @@ def test_no_plane_hides_itself(lens, size, height, pitch, cell):
     assert (painted == 3).sum() > 500 and not hidden
 
 
+@given(
+    seed=st.integers(0, 999), cell=st.sampled_from([2.0, 8.0]), width=st.integers(33, 40),
+    clearance=st.sampled_from([0.25, 0.5]),
+)  # fmt: skip
+def test_a_cell_hides_what_lies_behind_its_nearest_and_no_other_does(seed, cell, width, clearance):
+    rng = np.random.default_rng(seed)
+    height, focal = 30, 16.0
+    u, v = (rng.integers(0, side, 300) - np.float32(0.25) for side in (width, height))
+    near = rng.integers(1, 9, 300).astype(np.float32)
+    cells = [(int((y + 0.5) / cell), int((x + 0.5) / cell)) for x, y in zip(u, v)]
+    nearest: dict[tuple[int, int], float] = {}
+    for at, one in zip(cells, near):
+        nearest[at] = max(one, nearest.get(at, 0))
+    allowed = cell / focal / clearance
+    wanted = [one >= nearest[at] - allowed for at, one in zip(cells, near)]
+    occlusion = Occlusion(cell=cell, clearance=clearance)
+    assert occlusion.visible(u, v, near, (height, width), focal).tolist() == wanted
+
+
 @pytest.mark.parametrize(
     'lens', [calibration(), calibration('equidistant', (0.05, -0.01, 0.002, -0.0003))]
 )

@@ -220,7 +220,7 @@ class ReplayOptions(Limited):
     """Publish the time of the recording on /clock, for nodes with use_sim_time."""
     lockstep: bool = False
     """Send an image only after the labels of the one before it."""
-    patience: Annotated[float, tyro.conf.arg(aliases=['--wait-seconds'])] = 60.0
+    patience: Annotated[NotNegative, tyro.conf.arg(aliases=['--wait-seconds'])] = 60.0
     """Seconds to wait for the labels of an image, and at the start for subscribers."""
     topic: tuple[str, ...] = ()
     """Image topics of a bag; without them all cameras."""
