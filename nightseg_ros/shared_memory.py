@@ -6,7 +6,8 @@ Fast DDS's files in /dev/shm: what dead processes left there, and what this one 
 A participant owns a segment ``fastrtps_<16 hex digits>`` (``fastdds_`` in later versions), which
 with the profile for large images takes 67 MB, and some ports ``fastrtps_port<number>``. Beside
 each lies a file ``_el`` or ``_sl``, on which its owner holds a flock until it ends, however that
-happens; ports have a semaphore as well, under which they are opened and removed.
+happens; ports have a semaphore as well, under which they are opened and removed. A port
+counts who has it: a killed process stays counted, so that the last one leaves it, without a lock.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ def remove_orphans(
     Remove what dead processes of this user left, and return the names of segments and ports.
 
     Only files older than ``settled`` seconds whose lock is free AND which no process has open or
-    mapped. The kernel answers both whatever container a process is in. ``only`` names the segments
-    and ports that may be removed. What fails is left; no error is raised.
+    mapped; of those without a lock ports alone. The kernel answers both whatever container a
+    process is in. ``only`` names the segments and ports that may be removed. What fails is left;
+    no error is raised.
     """
     removed = []
     with suppress(OSError):
@@ -51,21 +53,27 @@ def remove_orphans(
                 continue
             segment = path.with_name(name[1])
             with suppress(OSError):
-                if name[2] and _settled(settled, path, segment):
+                if name[2]:
+                    if not _settled(settled, path, segment):
+                        continue
                     # Fast DDS takes the first two in this order
                     with _semaphore(segment), _unused(path, segment):
                         _remove(path, segment)
-                        removed.append(segment.name)
-                elif (
-                    not name[2]
-                    and not path.stat().st_size
-                    and _settled(min(settled, SETTLED_EMPTY), path)
-                ):
+                elif not path.stat().st_size:
+                    if not _settled(min(settled, SETTLED_EMPTY), path):
+                        continue
                     # its maker was killed: who opens it next would wait for its size for ever
                     with _open(path) as file:
                         _lease(file)
                         path.unlink()
-                        removed.append(segment.name)
+                else:
+                    locks = [*folder.glob(f'{path.name}_?l')]
+                    if '_port' not in path.name or locks or not _settled(settled, path):
+                        continue
+                    with _semaphore(path), _open(path) as file:
+                        _lease(file)
+                        _remove(path.with_name(f'{path.name}_el'), path)
+                removed.append(segment.name)
     return removed
 
 

@@ -110,6 +110,20 @@ def test_a_port_that_somebody_opens_now_is_left(folder):
     assert names(folder) == {PORT, f'{PORT}_el'}
 
 
+def test_a_port_without_a_lock_is_removed_where_nobody_has_it(folder):
+    for name in (SEGMENT, PORT):
+        (folder / f'{name}_el').unlink()
+    assert remove_orphans(folder) == []
+    with process(f'{OPEN}r+{MAP}', folder / PORT):
+        assert remove_orphans(folder, settled=0) == []
+    semaphore = folder / f'sem.{PORT}_mutex'
+    semaphore.write_bytes(bytes(32))
+    assert remove_orphans(folder, settled=0) == []
+    semaphore.write_bytes(FREE)
+    assert remove_orphans(folder, settled=0) == [PORT]
+    assert names(folder) == {SEGMENT}
+
+
 def test_an_empty_file_of_a_killed_maker_is_removed(folder):
     torn = folder / 'fastrtps_port7413'
     torn.touch()
