@@ -149,6 +149,20 @@ def test_semantic_loss_wants_the_same_scene(root):
     assert semantic_loss(judge, judge, one, one, wrong) > same + 0.1
 
 
+def test_a_night_asks_for_no_colour_in_the_black_and_keeps_its_lamps():
+    day = torch.rand(1, 3, 96, 96, generator=torch.manual_seed(0)) * 2 - 1
+    night = torch.full_like(day, -0.2)
+    night[..., :48] = -1.0
+    lamp = torch.tensor([1.0, -0.6, -0.8]).view(1, 3, 1, 1)
+    night[..., 70:76, 70:76] = lamp
+    seen = paired.visible_day(night, day)
+    assert torch.allclose(
+        seen[..., :38], day[..., :38].mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    )
+    assert torch.allclose(seen[..., :60, 60:], day[..., :60, 60:])
+    assert torch.allclose(seen[..., 70:76, 70:76], lamp.expand(1, 3, 6, 6))
+
+
 def test_picture_losses_are_zero_for_the_target_alone():
     x = torch.rand(1, 3, 16, 16)
     assert all(value == 0 for value in paired.picture_losses(x, x).values())

@@ -95,6 +95,8 @@ def _add_discriminator(run: TrainingRun, discriminator: nn.Module) -> Any:
 # -- night to day ----------------------------------------------------------------------------
 
 
+#: Mean of the brightest channel, of 1, below which a place has no colour to be seen.
+DARK = 0.1
 #: Weights of the L1 to the day picture (values in [-1, 1], at full size and a quarter of it), of
 #: that of the differences between neighbours, of that of the segmenter's features (each level
 #: relative to its own mean), and of the frozen segmenter's cross entropy.
@@ -107,6 +109,8 @@ class FastLossConfig(Limited):
 
     night_semantic: NotNegative = 0.5
     """Cross entropy of the frozen segmenter, where they have pseudo-labels."""
+    night_color: NotNegative = 20.0
+    """L1 to grey where nothing is lit, and to the night itself where a lamp is."""
     adversarial: NotNegative = 0.0
     """Least-squares GAN on real nights, against day pictures of the same camera."""
 
@@ -187,7 +191,7 @@ def train_fast_translator(config: FastTranslatorConfig, log: Log = print) -> Pat
             result = G(source)
             fake_A = result[count:]
 
-            losses = picture_losses(result[:count], target)
+            losses = picture_losses(result[:count], visible_day(source[:count], target))
             with run.fabric.autocast():
                 with torch.no_grad():
                     wanted = segmenter.features(target)
@@ -196,6 +200,8 @@ def train_fast_translator(config: FastTranslatorConfig, log: Log = print) -> Pat
             losses['semantic'] = half_size_cross_entropy(logits[:count], labels)
             if nights is not None:
                 losses['night_semantic'] = half_size_cross_entropy(logits[count:], labels_B)
+                wanted_A = visible_day(source[count:], fake_A.detach())
+                losses['night_color'] = F.l1_loss(fake_A, wanted_A)
             if config.loss.adversarial:
                 with run.fabric.autocast():
                     losses['adversarial'] = generator_loss(discriminator, fake_A, camera)
@@ -211,6 +217,22 @@ def train_fast_translator(config: FastTranslatorConfig, log: Log = print) -> Pat
                 known = target if nights is None else torch.cat([target, real_A])
                 run.picture(step, 'night_day', picture_grid(source, result, known))
         return run.save('weights', run.averaged('G'), metadata)
+
+
+def visible_day(night: torch.Tensor, day: torch.Tensor) -> torch.Tensor:
+    """
+    Return the part of ``day`` that ``night`` can tell, both float [B, 3, h, w] in [-1, 1].
+
+    It is grey where nothing is lit: the mean of what may stand there would be a cloud of olive.
+    A lamp, brighter than its surroundings of 33×33 pixels, stays as it is by night.
+    """
+    peak = night.amax(1, keepdim=True)
+    lit = F.avg_pool2d(peak * 0.5 + 0.5, 17, 1, 8, count_include_pad=False) / DARK
+    grey = day.mean(1, keepdim=True)
+    day = grey + (day - grey) * lit.clamp(0, 1)
+    around = F.avg_pool2d(peak, 33, 1, 16, count_include_pad=False)
+    lamp = ((peak - around - 0.6) / 0.4).clamp(0, 1)
+    return day.lerp(night, lamp)
 
 
 def picture_losses(result: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
