@@ -262,6 +262,12 @@ fast --workers 0 --init models/translator.safetensors --rate 1.0e-3 --steps 500 
     --data camvid:DATA/camvid:day_train paired:DATA/unlabelled/day:$T/pseudo_day7:day \
     --unpaired images:DATA/unlabelled/day:day paired:DATA/unlabelled/night:$T/pseudo_night7:night --out out/train/fast_translator3
 nightseg publish out/train/fast_translator3/weights.safetensors --name translator
+# ... and without colour in the black, on nights with the labels of `night`
+nightseg predict DATA/unlabelled/night --route night --backend openvino --out $T/night_labels
+nightseg train fast_translator --config config/training/fast_translator.yaml --init translator --rate 1.0e-3 --steps 600 \
+    --loss.adversarial 2.0 --segmenter day --data camvid:DATA/camvid:day_train --picture-every 0 \
+    --unpaired images:DATA/unlabelled/day:day paired:DATA/unlabelled/night:$T/night_labels/labels:night --out out/train/fast_translator4
+nightseg publish out/train/fast_translator4/weights.safetensors --name translator
 nightseg evaluate --route translate --out out/eval/translate \
     --dataset camvid:DATA/camvid:dusk folder:DATA/night_dev
 
