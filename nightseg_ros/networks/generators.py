@@ -224,9 +224,9 @@ class FastGenerator(nn.Module):
         self.stage32 = nn.Sequential(_half(w16, w32), Mixer(w32), Mixer(w32))
         self.image = nn.Conv2d(w32, w32, 1)
         self.height = nn.Conv2d(w32 + 1, w32, 1)
-        self.lateral16 = nn.Sequential(*conv_bn(w16, w32))
+        self.lateral16 = conv_bn(w16, w32)
         self.merge16 = Mixer(w32)
-        self.lateral8 = nn.Sequential(*conv_bn(w8, w32))
+        self.lateral8 = conv_bn(w8, w32)
         self.merge8 = Mixer(w32)
         self.grid = nn.Conv2d(w32, bins * COEFFICIENTS, 1)
         level = nn.Conv2d(8, 1, 1)
@@ -349,7 +349,7 @@ def adapt(x: torch.Tensor) -> torch.Tensor:
 
 
 def _half(channels: int, out: int) -> nn.Sequential:
-    return nn.Sequential(*conv_bn(channels, out, 3, stride=2, act=nn.ReLU(inplace=True)))
+    return conv_bn(channels, out, 3, stride=2, act=nn.ReLU(inplace=True))
 
 
 def _fixed(kernel: torch.Tensor) -> nn.Buffer:

@@ -38,11 +38,11 @@ TAPS = (1, 2, 4, 6)
 def conv_bn(
     channels: int, out: int, kernel: int = 1, *, stride: int = 1, groups: int = 1,
     act: nn.Module | None = None, **norm: Any,
-) -> list[nn.Module]:  # fmt: skip
+) -> nn.Sequential:  # fmt: skip
     """Return a convolution that keeps H and W at stride 1, its BatchNorm, and ``act``."""
     conv = nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False)
-    layers: list[nn.Module] = [conv, nn.BatchNorm2d(out, **norm)]
-    return layers if act is None else [*layers, act]
+    layers = nn.Sequential(conv, nn.BatchNorm2d(out, **norm))
+    return layers if act is None else layers.append(act)
 
 
 class EfficientNetLite(nn.Module):
@@ -143,8 +143,7 @@ def _lite_conv(
 ) -> nn.Sequential:
     last = nn.ReLU6(inplace=True) if act else None
     # eps is TensorFlow's default, which the published weights were trained with
-    layers = conv_bn(channels, out, kernel, act=last, eps=1e-3, momentum=0.01, **conv)
-    return nn.Sequential(*layers)
+    return conv_bn(channels, out, kernel, act=last, eps=1e-3, momentum=0.01, **conv)
 
 
 class LiteSegmenter(nn.Module):
@@ -171,11 +170,11 @@ class LiteSegmenter(nn.Module):
         self.encoder = EfficientNetLite(variant)
         c4, c8, c16, c32 = self.encoder.channels
         self.context = Context(c32, width)
-        self.lateral16 = _pointwise(c16, width)
+        self.lateral16 = conv_bn(c16, width)
         self.merge16 = _separable(width, width)
-        self.lateral8 = _pointwise(c8, width)
+        self.lateral8 = conv_bn(c8, width)
         self.merge8 = _separable(width, fine_width)
-        self.lateral4 = _pointwise(c4, fine_width)
+        self.lateral4 = conv_bn(c4, fine_width)
         self.merge4 = _separable(fine_width, fine_width)
         self.dropout = nn.Dropout2d(dropout)
         self.classify = nn.Conv2d(fine_width, classes, 1)
@@ -204,7 +203,7 @@ class Context(nn.Module):
 
     def __init__(self, channels: int, out: int) -> None:
         super().__init__()
-        self.local = _pointwise(channels, out)
+        self.local = conv_bn(channels, out)
         self.image = nn.Conv2d(channels, out, 1)
         self.rows = nn.Conv2d(channels, out, 1)
         self.mix = _separable(out, out)
@@ -220,10 +219,6 @@ class Context(nn.Module):
 def enlarged(x: torch.Tensor) -> torch.Tensor:
     """Return float [B, C, 2 H, 2 W], bilinear."""
     return F.interpolate(x, scale_factor=2.0, mode='bilinear', align_corners=False)
-
-
-def _pointwise(channels: int, out: int) -> nn.Sequential:
-    return nn.Sequential(*conv_bn(channels, out))
 
 
 def _separable(channels: int, out: int) -> nn.Sequential:
@@ -339,4 +334,4 @@ class NonBottleneck1D(nn.Module):
 
 
 def _erf_conv(channels: int, out: int, kernel: int) -> nn.Sequential:
-    return nn.Sequential(*conv_bn(channels, out, kernel, act=nn.ReLU(inplace=True), eps=1e-3))
+    return conv_bn(channels, out, kernel, act=nn.ReLU(inplace=True), eps=1e-3)
