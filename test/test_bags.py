@@ -264,7 +264,7 @@ def test_topics_that_are_read_at_once_share_one_unpacked_copy(tmp_path, monkeypa
     with BagReader(file) as reader:
         topic = reader.image_topic()
         monkeypatch.setattr(storage, 'unpack_file', counted)
-        assert len([*reader.merged([topic, topic])]) == 40 and len(copies) == 1
+        assert len([*reader.merged_frames([topic, topic])]) == 40 and len(copies) == 1
     assert not copies[0].parent.exists()
 
 

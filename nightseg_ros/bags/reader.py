@@ -273,18 +273,6 @@ class BagReader:
         while held:
             yield heapq.heappop(held)[2]
 
-    def merged(self, topics: Iterable[BagTopic]) -> Iterator[tuple[BagTopic, Message]]:
-        """
-        Yield the messages of several topics by the time of recording, then of the topics.
-
-        Each topic is read on its own, so that any distance between them in the file is fine.
-        Stamps of different clocks have no order.
-        """
-        # of equal times the one of the earlier stream comes first
-        streams = [self._timed(topic) for topic in topics]
-        for _, topic, message in heapq.merge(*streams, key=itemgetter(0)):
-            yield topic, message
-
     def _timed(self, topic: BagTopic) -> Iterator[tuple[int, BagTopic, Message]]:
         """Yield a topic's messages and a time of recording that never goes far back."""
         last_ns = period_ns = set_back_ns = 0
@@ -325,10 +313,10 @@ class BagReader:
         self, topics: Iterable[BagTopic], camera: Callable[[str], str] = camera_of
     ) -> Iterator[tuple[BagTopic, Message, Frame | FrameError]]:
         """
-        Yield the images of several topics, in the order of ``merged``, as frames or errors.
+        Yield the images of several topics as frames or errors, by the time of recording.
 
-        ``camera`` names the camera of a topic. Packets of video that give no picture are left out
-        and told once.
+        Stamps of different clocks have no order. ``camera`` names the camera of a topic. Packets
+        of video that give no picture are left out and told once.
         """
         for topic, message, content in self.merged_contents(topics, camera):
             if not isinstance(content, Message):
@@ -341,16 +329,18 @@ class BagReader:
         plain: Collection[BagTopic] = (),
     ) -> Iterator[tuple[BagTopic, Message, Message | Frame | FrameError]]:
         """Yield, among the frames of ``merged_frames``, messages of other topics as they are."""
-        decoders: dict[str, PacketDecoder] = {}
-        depths: dict[str, BitDepth] = {}
+        topics = [*topics]
+        names = {topic.name: camera(topic.name) for topic in topics}
+        states = {topic: (PacketDecoder(name), BitDepth()) for topic, name in names.items()}
         without: Counter[str] = Counter()
-        as_they_are = {topic.name for topic in plain}
-        for topic, message in self.merged([*plain, *topics]):
-            if topic.name in as_they_are:
+        # each is read on its own: any distance between them in the file is fine; of equal times
+        # the one of the earlier stream comes first
+        streams = map(self._timed, [*plain, *topics])
+        for _, topic, message in heapq.merge(*streams, key=itemgetter(0)):
+            if topic.name not in states:
                 yield topic, message, message
                 continue
-            depth = depths.setdefault(topic.name, BitDepth())
-            frame = self._frame(message, camera(topic.name), decoders, depth)
+            frame = self._frame(message, names[topic.name], *states[topic.name])
             if frame is None:
                 without[topic.name] += 1
             else:
@@ -395,14 +385,12 @@ class BagReader:
             ) from error
 
     def _frame(
-        self, message: Message, camera: str, decoders: dict[str, PacketDecoder], depth: BitDepth
+        self, message: Message, camera: str, decoder: PacketDecoder, depth: BitDepth
     ) -> Frame | FrameError | None:
         """Return an image as a frame or an error, None for a packet that gives no picture."""
         try:
             content = self.read(message)
             if is_video(message, content):
-                name = message.channel.topic
-                decoder = decoders.setdefault(name, PacketDecoder(camera))
                 return decoder.decode(content)
             if message.channel.msgtype == IMAGE_TYPES[0]:
                 image, order = decode_raw(
