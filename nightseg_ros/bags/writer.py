@@ -231,8 +231,8 @@ class BagWriter:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
         self._keep, self._force, self._inputs = keep, force, tuple(inputs)
         self._whole = False
-        self._connections: dict[tuple[str, str], Connection] = {}
-        self._channels: dict[tuple[str, str], Channel] = {}
+        #: By name and type.
+        self._topics: dict[tuple[str, str], tuple[Channel, Connection]] = {}
         # the storage file is named after the folder that it lies in, so that one has its own name
         self._inner = self.partial / _file_stem(self.path.name)
         plugin = StoragePlugin[storage.upper()]
@@ -316,11 +316,11 @@ class BagWriter:
         Its own definition, hash, encoding and quality of service go along untouched.
         """
         key = (channel.topic, channel.msgtype)
-        if (known := self._channels.setdefault(key, channel)) is not channel:
+        if key in self._topics:
+            known, _ = self._topics[key]
             texts = known.definition, channel.definition
             if known.encoding != channel.encoding or (all(texts) and texts[0] != texts[1]):
                 _warn_of_other(channel.topic, channel.msgtype)
-        if key in self._connections:
             return
         text, digest = _described(channel)
         if self._writer.storage_plugin is StoragePlugin.SQLITE3:
@@ -329,7 +329,7 @@ class BagWriter:
         definition = _Definition(text)
         definition.language = channel.language
         with self._named_faults(f"hold the topic '{channel.topic}'"):
-            self._connections[key] = self._writer.add_connection(
+            self._topics[key] = channel, self._writer.add_connection(
                 channel.topic, channel.msgtype, msgdef=definition, rihs01=digest,
                 serialization_format=channel.encoding, offered_qos_profiles=channel.qos,
             )  # fmt: skip
@@ -338,7 +338,7 @@ class BagWriter:
         """Write a message as it is, and announce its topic where that was not done."""
         channel = message.channel
         self.add_topic(channel)
-        connection = self._connections[channel.topic, channel.msgtype]
+        _, connection = self._topics[channel.topic, channel.msgtype]
         with self._named_faults('be written'):
             self._writer.write(connection, message.received_ns, message.data)
 
