@@ -4,6 +4,7 @@
 
 import contextlib
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 import re
 import shutil
@@ -11,7 +12,9 @@ import sqlite3
 import struct
 
 from bag_samples import COUNT, frames_of, KINDS, picture, START, STEP, TOPIC, write_bag
-from mcap.records import Statistics
+from mcap.reader import make_reader
+from mcap.records import Chunk, ChunkIndex, Statistics
+from mcap.stream_reader import StreamReader
 from mcap.writer import CompressionType, Writer
 from nightseg_ros.bags.reader import BagError, BagReader, BagReadError, inspect_bag
 from nightseg_ros.bags.storage import _zstd
@@ -44,14 +47,9 @@ def bag_of(storage: Path) -> Path:
     return storage if storage.suffix == '.bag' else storage.parent
 
 
-def chunks(content: bytes) -> list[int]:
-    """Return where the chunks of an MCAP file begin."""
-    at, found = 8, []
-    while content[at:][:1] not in (b'', b'\x02', b'\x89'):
-        opcode, length = struct.unpack_from('<BQ', content, at)
-        found += [at] if opcode == 6 else []
-        at += 9 + length
-    return found
+def chunks(content: bytes) -> list[ChunkIndex]:
+    """Return where the chunks of an MCAP file lie."""
+    return make_reader(BytesIO(content)).get_summary().chunk_indexes
 
 
 # -- files that end too early ----------------------------------------------------------------
@@ -114,8 +112,8 @@ def hole(content: bytes) -> bytes:
 
 def long_index(content: bytes) -> bytes:
     """Found by fuzzing: two lengths of 64 bits led to where no file can be read."""
-    (_, length) = struct.unpack_from('<BQ', content, chunks(content)[0])
-    at = chunks(content)[0] + 9 + length + 1
+    first = chunks(content)[0]
+    at = first.chunk_start_offset + first.chunk_length + 1
     assert content[at - 1] == 7
     return content[:at] + b'\xff' * 8 + content[at:][8:]
 
@@ -123,10 +121,8 @@ def long_index(content: bytes) -> bytes:
 def without_chunks(content: bytes) -> bytes:
     """Leave what `ros2 bag record --storage-preset-profile fastwrite` leaves after a kill."""
     bare = content[: 8 + 9 + struct.unpack_from('<Q', content, 9)[0]]
-    for at in chunks(content):
-        (size,) = struct.unpack_from('<Q', content, at + 9 + 16)
-        bare += content[at:][49:][:size]
-    return bare
+    records = StreamReader(BytesIO(content), emit_chunks=True).records
+    return bare + b''.join(record.data for record in records if isinstance(record, Chunk))
 
 
 def without_chunks_and_a_head(content: bytes) -> bytes:
@@ -201,7 +197,7 @@ def test_a_chunk_that_fails_its_checksum_gives_nothing(tmp_path, compression):
     assert read(file)[0] == list(range(COUNT))
     content = bytearray(file.read_bytes())
     # frames 4 and 5 share the chunk
-    content[chunks(bytes(content))[2] + 3000] ^= 1
+    content[chunks(bytes(content))[2].chunk_start_offset + 3000] ^= 1
     file.write_bytes(content)
     places, [unread] = read(file)
     assert places == [0, 1, 2, 3, *range(6, COUNT)]
