@@ -187,13 +187,9 @@ class BagReader:
         items = chain.from_iterable(read_file(file, (topic.name,)) for file in self._files)
         # damage is told by those who read the topic
         messages = (item for item in items if not isinstance(item, str))
-        first = ''
-        for message in islice(messages, _LOOKED_AT):
-            reason = self._no_picture(message)
-            if not reason:
-                return ''
-            first = first or reason
-        return first
+        reasons = map(self._no_picture, islice(messages, _LOOKED_AT))
+        first = next(reasons, '')
+        return first if first and all(reasons) else ''
 
     def _no_picture(self, message: Message) -> str:
         """Return what an image message holds instead of a picture, '' for a (damaged) picture."""
