@@ -255,11 +255,12 @@ class BagReader:
     def messages(self, topic: BagTopic) -> Iterator[Message]:
         """Yield one topic's messages, neighbours in the order of their stamps; video as it is."""
         held: list[tuple[int, int, Message]] = []
-        last_ns = 0
-        most = 0 if topic.msgtype in VIDEO_TYPES else REORDER
+        last_ns = most = 0
         self._given[topic.name] = 0
         for number, message in enumerate(self._read((topic.name,))):
             self._given[topic.name] += 1
+            if not number:
+                most = 0 if self._is_packet(message) else REORDER
             # stamps of before and after have no order
             set_back = message.stamp_ns < last_ns - SET_BACK_NS
             last_ns = message.stamp_ns
@@ -268,6 +269,12 @@ class BagReader:
             heapq.heappush(held, (message.stamp_ns, number, message))
         while held:
             yield heapq.heappop(held)[2]
+
+    def _is_packet(self, message: Message) -> bool:
+        try:
+            return is_video(message, self.read(message))
+        except BagError:
+            return message.channel.msgtype in VIDEO_TYPES
 
     def _timed(self, topic: BagTopic) -> Iterator[tuple[int, BagTopic, Message]]:
         """Yield a topic's messages and a time of recording that never goes far back."""
