@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 from dataclasses import dataclass
 import logging
+from pathlib import Path
 import re
 import signal
 import sys
@@ -153,14 +154,16 @@ def parse(options: type[T], verb: str, arguments: Sequence[str], **preset: Any) 
     return parsed
 
 
-def read_config(options: type[T], verb: str, arguments: Sequence[str]) -> T:
+def read_config(
+    options: type[T], verb: str, arguments: Sequence[str], default: Path | None = None
+) -> T:
     """
-    Return options from ``--config FILE.yaml`` and from flags, which win over the file.
+    Return options from ``--config FILE.yaml``, else ``default``, and from flags, which win.
 
     ``ConfigError`` names a key of the file that is unknown, missing or of the wrong type.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument('--config')
+    parser.add_argument('--config', default=default)
     try:
         given, rest = parser.parse_known_args(list(arguments))
     except argparse.ArgumentError as error:

@@ -32,12 +32,10 @@ import tyro
 if TYPE_CHECKING:
     from nightseg_ros.weights import Weights
 
-Verb = Callable[[Sequence[str]], int]
-
 
 def _recipe(
     verb: str, config: str, function: str, made: str = 'weights', module: str = ''
-) -> Verb:
+) -> Callable[[Sequence[str]], int]:
     """Return the verb that runs a training with its config and names what it wrote."""
 
     def run(arguments: Sequence[str]) -> int:
@@ -80,10 +78,8 @@ def calibrate(arguments: Sequence[str]) -> int:
 
 
 def sweep(arguments: Sequence[str]) -> int:
-    given = list(arguments)
-    if not any(argument.partition('=')[0] == '--config' for argument in given):
-        given += ['--config', str(share_dir() / 'config' / 'training' / 'sweep.yaml')]
-    options = read_config(SweepConfig, 'sweep', given)
+    own = share_dir() / 'config' / 'training' / 'sweep.yaml'
+    options = read_config(SweepConfig, 'sweep', arguments, own)
 
     from nightseg_ros.training.sweep import sweep
 
