@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 import os
-from pathlib import Path
 import random
 import socket
 
@@ -20,21 +19,17 @@ PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES
 _DOMAINS = range(1, 101)
 
 
-def profile_path() -> Path:
-    """Return the Fast DDS profile that lets large images through."""
-    return share_dir() / 'config' / 'fastdds_large_images.xml'
-
-
 def profile_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """
-    Return the variables that make Fast DDS load the profile, without those already set.
+    Return the variables that make Fast DDS load the profile for large images, unless one is set.
 
     They count in the process that PUBLISHES the images, and are read when its first node starts.
     A profile that the user has named under either variable is left alone.
     """
     if any(environ.get(name) for name in PROFILE_VARIABLES):
         return {}
-    return dict.fromkeys(PROFILE_VARIABLES, str(profile_path()))
+    profile = share_dir() / 'config' / 'fastdds_large_images.xml'
+    return dict.fromkeys(PROFILE_VARIABLES, str(profile))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from nightseg_ros.data.convert import DEFAULT_OUTPUTS
-from nightseg_ros.dds import profile_path, PROFILE_VARIABLES
+from nightseg_ros.dds import profile_environment
 from nightseg_ros.node.camera import TOPICS
 from nightseg_ros.node.diagnostics import FRAME_DROPS, Health, Source
 from nightseg_ros.node.parameters import CloudSettings, PARAMETERS, Settings
@@ -134,9 +134,8 @@ def test_the_page_names_only_what_there_is():
 
 def test_the_image_sets_both_names_of_the_shipped_profile():
     text = (ROOT / 'docker' / 'Dockerfile').read_text()
-    place = f'/ws/install/nightseg/share/nightseg/config/{profile_path().name}'
-    for name in PROFILE_VARIABLES:
-        assert f'{name}={place}' in text
+    for name, path in profile_environment({}).items():
+        assert f'{name}=/ws/install/nightseg/share/nightseg/config/{Path(path).name}' in text
 
 
 def test_the_context_of_the_image_holds_what_setup_py_installs():
