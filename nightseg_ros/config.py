@@ -95,25 +95,23 @@ def from_mapping(
     prefix = f'{where}.' if where else ''
     if not isinstance(mapping, Mapping):
         raise ConfigError(f"'{where}' must be a mapping of keys, got {reprlib.repr(mapping)}")
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    values: dict[str, Any] = {}
+    values = {
+        field.name: _default(field) if below is None else getattr(below, field.name)
+        for field in dataclasses.fields(cls)  # type: ignore[arg-type]
+    }
     for key, value in mapping.items():
-        if key not in fields:
-            near, known = did_you_mean(str(key), fields), ', '.join(sorted(fields))
+        if key not in values:
+            near, known = did_you_mean(str(key), values), ', '.join(sorted(values))
             raise ConfigError(f"unknown key '{prefix}{key}'; known keys: {known}{near}")
-        nested = _default(fields[key]) if below is None else getattr(below, key)
-        values[key] = _fit(hints[key], value, f'{prefix}{key}', nested, check)
-    for name, field in fields.items():
-        if below is not None:
-            values.setdefault(name, getattr(below, name))
-        if name not in values and field.default is field.default_factory is dataclasses.MISSING:
+        values[key] = _fit(hints[key], value, f'{prefix}{key}', values[key], check)
+    for name, value in values.items():
+        if value is dataclasses.MISSING:
             if missing is _REQUIRED:
                 raise ConfigError(f"key '{prefix}{name}' is missing")
             values[name] = missing
     if not check:
         bare = object.__new__(cls)
-        for name, field in fields.items():
-            value = values[name] if name in values else _default(field)
+        for name, value in values.items():
             object.__setattr__(bare, name, value)
         return bare
     try:
