@@ -185,6 +185,13 @@ def test_several_threads_find_the_same_and_no_other_place_is_taken_for_a_duplica
     assert alone == together and len(alone['problems']) == 2
 
 
+def test_the_report_replaces_nothing_of_the_data(good, capsys):
+    file = good / 'labels' / 'cam_0.png'
+    before = file.read_bytes()
+    assert main(['data', 'check', f'folder:{good}', '--json', str(file)]) == 2
+    assert 'lies in the input' in capsys.readouterr().err and file.read_bytes() == before
+
+
 def test_the_verb_says_what_to_do_and_exits_with_1(good, tmp_path, capsys):
     file = tmp_path / 'check.json'
     assert main(['data', 'check', f'folder:{good}:night', '--json', str(file)]) == 0

@@ -71,12 +71,14 @@ class ExtractOptions(Limited):
 
 def check(options: CheckOptions) -> int:
     from nightseg_ros.data.check import check_datasets
+    from nightseg_ros.data.datasets import parse_spec
     from nightseg_ros.taxonomy import TAXONOMIES
 
     if not options.specs:
         raise ConfigError('name one data set or more, ADAPTER:ROOT[:SPLIT]')
     if options.json is not None:
-        check_output(options.json, 'a report')
+        roots = [parse_spec(spec)[1] for spec in options.specs]
+        check_output(options.json, 'a report', inputs=roots)
         options.json.parent.mkdir(parents=True, exist_ok=True)
     with Progress('reading', None) as progress:
         report = check_datasets(
