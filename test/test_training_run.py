@@ -38,7 +38,7 @@ POINTS = torch.randn(STEPS, 4, 3, generator=torch.Generator().manual_seed(0))
 
 def train(
     out: Path, stop: int = STEPS, break_at: int = STEPS, *, rate: float = 0.1, width: int = 2,
-    log: Any = silent, **options: Any,
+    log: Any = silent, weights: dict[str, str] | None = None, **options: Any,
 ) -> tuple[int, dict[str, torch.Tensor]]:  # fmt: skip
     """
     Fit a line, up to but not including step ``stop``; return the first step and the state.
@@ -50,6 +50,7 @@ def train(
     # a state beside the networks, as that of an image pool
     counter.register_buffer('value', torch.tensor(0))
     run = TrainingRun(LineConfig(out=str(out), rate=rate), log, **options)
+    run.depend_on([], **(weights or {}))
     wrapped = run.add('line', network, torch.optim.AdamW(network.parameters(), lr=0.1))
     run.keep('counter', counter)
     with run:
@@ -134,7 +135,7 @@ def test_another_setting_is_named_and_a_damaged_checkpoint_refused(tmp_path):
     assert not list(tmp_path.glob('.left-*'))
     for words, changes in {
         r'rate = 0\.1, now it is 0\.2': {'rate': 0.2},
-        "segmenter = None, now it is 'a1'": {'judges': {'segmenter': 'a1'}},
+        "segmenter = None, now it is 'a1'": {'weights': {'segmenter': 'a1'}},
         'of other networks; give data of the same cameras': {'width': 3},
     }.items():
         with pytest.raises(RunError, match=words):

@@ -87,8 +87,8 @@ def synthesize(
     restore(out, DataError)
     before = {} if config.force else read_json(out / MANIFEST)
     if entries := before.pop('images', None):
-        # earlier versions did not tell it
-        before.setdefault('meanings_sha256', settings['meanings_sha256'])
+        # earlier versions did not tell the meanings
+        before = {'meanings_sha256': settings['meanings_sha256'], **before}
         require_same(out, before, settings, DataError, 'another --out, or --force')
         for name in (entry[key] for entry in entries for key in ('image', 'label')):
             if not (out / name).is_file():

@@ -40,7 +40,7 @@ from nightseg_ros.training.losses import (
     weighted_sum,
 )
 from nightseg_ros.training.run import CropRunConfig, data_names, LongSide, TrainingRun
-from nightseg_ros.training.segmenter import first_network, start_of, with_start
+from nightseg_ros.training.segmenter import first_network, open_start
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -64,15 +64,14 @@ class PairConfig(CropRunConfig):
 
 
 def _start(
-    config: PairConfig, log: Log, **judges: str
+    config: PairConfig, log: Log, **weights: str
 ) -> tuple[TrainingRun, FrozenSegmenter, NightPairs]:
     """Open the run, the frozen judge and the pairs; networks are built after the seed is set."""
     [segmenter] = open_judges([config.segmenter])
-    judges['segmenter'] = segmenter.weights.sha256
-    run = TrainingRun(config, log, judges=judges)
+    run = TrainingRun(config, log)
     run.place(segmenter)
     days = open_all(config.data, segmenter.taxonomy)
-    run.depend_on(days)
+    run.depend_on(days, segmenter=segmenter.weights.sha256, **weights)
     for day in days:
         if day.light in ('dusk', 'night'):
             raise DataError(
@@ -151,7 +150,8 @@ class FastTranslatorConfig(PairConfig):
 
 def train_fast_translator(config: FastTranslatorConfig, log: Log = print) -> Path:
     """Run the recipe, or go on with an interrupted run; return the weights' path."""
-    run, segmenter, pairs = _start(config, log, init=start_of(config.init))
+    start = open_start(config.init)
+    run, segmenter, pairs = _start(config, log, init=start.sha256 if start else config.init)
     nights = None
     if config.unpaired:
         samples = open_all(config.unpaired, segmenter.taxonomy)
@@ -167,7 +167,7 @@ def train_fast_translator(config: FastTranslatorConfig, log: Log = print) -> Pat
             log=run.log,
         )  # fmt: skip
     torch.manual_seed(config.seed)
-    generator = first_network('fast_generator', config.arch, config.init or 'random')
+    generator = first_network('fast_generator', config.arch, start or 'random')
     groups = parameter_groups(generator, config.rate, weight_decay=0.01)
     discriminator = PatchGAN(config.ndf, styles=len(nights.cameras) if nights else 0)
     G = run.add('G', generator, torch.optim.AdamW(groups), average=config.average)
@@ -175,8 +175,8 @@ def train_fast_translator(config: FastTranslatorConfig, log: Log = print) -> Pat
     metadata = run.metadata(
         {}, network='fast_generator', arch=dict(config.arch), task='translate',
         long_side=config.long_side, data=data_names((*config.data, *config.unpaired)),
+        start=start,
     )  # fmt: skip
-    metadata = with_start(metadata, config.init)
     weights = {**DAY_LOSSES, **to_mapping(config.loss)}
     with run:
         if nights is not None:

@@ -33,7 +33,7 @@ from nightseg_ros.runtime.backend import Log
 from nightseg_ros.runtime.backends import has_bfloat16
 from nightseg_ros.training.crops import load_batches
 from nightseg_ros.training.losses import speed_up_cpu_training
-from nightseg_ros.weights import save_weights, WeightsMetadata
+from nightseg_ros.weights import save_weights, union, Weights, WeightsMetadata
 import numpy as np
 import numpy.typing as npt
 from safetensors import safe_open, SafetensorError
@@ -151,11 +151,9 @@ class TrainingRun:
     """
 
     def __init__(
-        self, config: RunConfig, log: Log = print, *,
-        judges: Mapping[str, str | list[str]] | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:  # fmt: skip
-        """Find the device, or ``RunError``; ``judges`` are hashes of weights that take part."""
+        self, config: RunConfig, log: Log = print, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Find the device, or ``RunError``."""
         self.fabric = open_fabric(config.accelerator, config.precision)
         self.device = self.fabric.device
         self.out = Path(config.out)
@@ -163,7 +161,8 @@ class TrainingRun:
         # 'auto' is one thing here and another elsewhere
         precision: Any = self.fabric.strategy.precision.precision
         self._config = replace(config, accelerator=self.device.type, precision=precision)
-        self._judges, self._log, self._clock = dict(judges or {}), log, clock
+        self._log, self._clock = log, clock
+        self._causes: dict[str, Any] = {}
         self._rank = self.fabric.global_rank
         self._parts: dict[str, Any] = {}
         self._optimizers: dict[str, Any] = {}
@@ -173,9 +172,14 @@ class TrainingRun:
         self._metrics: IO[str] | None = None
         self._board: Any = None
 
-    def depend_on(self, samples: Sequence[Sample]) -> None:
-        """Let a run go on with these samples only; before ``__enter__``, and in one order."""
-        self._judges['files'] = f'{self._judges.get("files", "")}{data_hash(samples)[:16]}'
+    def depend_on(self, samples: Sequence[Sample], **weights: str | list[str]) -> None:
+        """
+        Let a run go on with these samples, and hashes of weights that take part, only.
+
+        It is called before ``__enter__``, and in one order.
+        """
+        self._causes |= weights
+        self._causes['files'] = self._causes.get('files', '') + data_hash(samples)[:16]
 
     def place(self, network: nn.Module, *, channels_last: bool = True) -> nn.Module:
         """Move a network to the device, in the layout in which most convolutions are fast."""
@@ -314,20 +318,26 @@ class TrainingRun:
         if self._board is not None:
             self._board.add_image(name, image, step, dataformats='HWC')
 
-    def metadata(self, training: Mapping[str, Any], **fields: Any) -> WeightsMetadata:
-        """Return ``fields``, ``training``, licence, machine and settings, without places."""
+    def metadata(
+        self, training: Mapping[str, Any], *, start: Weights | None = None, **fields: Any
+    ) -> WeightsMetadata:
+        """
+        Return ``fields``, ``training``, licence, machine and settings, without places.
+
+        Data and terms of ``start``, the weights that the run begins with, hold for its own.
+        """
         machine = f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
         if self.device.type == 'cuda':
             machine = torch.cuda.get_device_name(self.device)
         if self.fabric.world_size > 1:
             machine = f'{self.fabric.world_size} processes, each {machine}'
         settings = _without(to_mapping(self._config), *FREE, *PLACES)
-        return WeightsMetadata(
-            training={
-                **settings, 'machine': machine, **_without(self._judges, 'files'), **training
-            },
-            license=self._config.license, **fields,
-        )  # fmt: skip
+        training = {**settings, 'machine': machine, **_without(self._causes, 'files'), **training}
+        fields |= {'license': self._config.license, 'training': training}
+        if start is not None:
+            for name, mark in (('data', ', '), ('license', '; ')):
+                fields[name] = union([getattr(start.metadata, name), fields[name]], mark)
+        return WeightsMetadata(**fields)
 
     def save(self, name: str, network: nn.Module, metadata: WeightsMetadata) -> Path:
         """Write the weights of a network to NAME.safetensors once every process is here."""
@@ -378,7 +388,7 @@ class TrainingRun:
     def _identity(self) -> dict[str, Any]:
         """Return what decides on the weights: a run goes on with the same only."""
         settings = _without(to_mapping(self._config), *FREE)
-        return {**settings, **self._judges, 'processes': self.fabric.world_size}
+        return {**settings, **self._causes, 'processes': self.fabric.world_size}
 
     def _save_checkpoint(self, step: int) -> None:
         """Write all that the next step depends on, whole or not at all; rates follow from it."""
@@ -416,11 +426,9 @@ class TrainingRun:
                 f"checkpoint '{self._path}' is damaged or no checkpoint of nightseg ({error}); "
                 'remove it to start from step 0'
             ) from error
-        if 'files' in self._judges:
-            # earlier versions did not tell them
-            before.setdefault('files', self._judges['files'])
-        remedy = f"another --out, or remove '{self._path}' to start anew"
-        require_same(self._path, before, self._identity(), RunError, remedy)
+        now, remedy = self._identity(), f"another --out, or remove '{self._path}' to start anew"
+        # earlier versions did not tell the files
+        require_same(self._path, {'files': now.get('files'), **before}, now, RunError, remedy)
         for head, part in self._parts.items():
             state = {k.removeprefix(head): t for k, t in tensors.items() if k.startswith(head)}
             if isinstance(part, Optimizer):

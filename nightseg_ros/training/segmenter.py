@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 import importlib
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,7 @@ from nightseg_ros.taxonomy import TAXONOMIES
 from nightseg_ros.training.crops import picture_grid, TrainingCrops
 from nightseg_ros.training.losses import class_weights, halved, parameter_groups, segmentation_loss
 from nightseg_ros.training.run import CropRunConfig, data_names, LongSide, RunError, TrainingRun
-from nightseg_ros.weights import (
-    load_weights,
-    network_tensors,
-    union,
-    WeightsError,
-    WeightsMetadata,
-)
+from nightseg_ros.weights import load_weights, network_tensors, Weights, WeightsError
 import torch
 from torch import nn
 
@@ -73,14 +67,14 @@ class SegmenterConfig(CropRunConfig):
 
 def train_segmenter(config: SegmenterConfig, log: Log = print) -> Path:
     """Run the recipe, or go on with an interrupted run; return the weights' path."""
-    run = TrainingRun(config, log, judges={'init': start_of(config.init)})
+    run, start = TrainingRun(config, log), open_start(config.init)
     taxonomy = TAXONOMIES[config.taxonomy]
     samples = open_all(config.data, taxonomy)
-    run.depend_on(samples)
+    run.depend_on(samples, init=start.sha256 if start else config.init)
     crops = TrainingCrops(samples, config.augment, taxonomy=taxonomy, seed=config.seed)
     torch.manual_seed(config.seed)
     arch = {**config.arch, 'classes': len(taxonomy)}
-    network = first_network(config.network, arch, config.init)
+    network = first_network(config.network, arch, start or config.init)
     norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = config.norm_momentum or norm.momentum
@@ -91,9 +85,8 @@ def train_segmenter(config: SegmenterConfig, log: Log = print) -> Path:
     metadata = run.metadata(
         {}, network=config.network, arch=arch, task='segment', taxonomy=taxonomy.to_dict(),
         mean=LITE_MEAN, std=LITE_STD, long_side=config.long_side, data=data_names(config.data),
-        ratio=config.augment.night_share,
+        ratio=config.augment.night_share, start=start,
     )  # fmt: skip
-    metadata = with_start(metadata, config.init)
     mean, std = (
         torch.tensor(v, device=run.device).view(3, 1, 1) * 255 for v in (LITE_MEAN, LITE_STD)
     )
@@ -117,39 +110,26 @@ def train_segmenter(config: SegmenterConfig, log: Log = print) -> Path:
         return run.save('weights', run.averaged('network'), metadata)
 
 
-def start_of(init: str) -> str:
-    """Return the hash of the weights to start from, or the word that names no file."""
-    return init if init in ('', 'random', 'imagenet') else load_weights(init).sha256
+def open_start(init: str) -> Weights | None:
+    """Return the weights to start from; None for a word that names no file."""
+    return None if init in ('', 'random', 'imagenet') else load_weights(init)
 
 
-def with_start(metadata: WeightsMetadata, init: str) -> WeightsMetadata:
-    """Add data and terms of the weights to start from, which hold for what comes of them."""
-    if init in ('', 'random', 'imagenet'):
-        return metadata
-    begun = load_weights(init).metadata
-    return replace(
-        metadata,
-        data=union([begun.data, metadata.data], ', '),
-        license=union([begun.license, metadata.license], '; '),
-    )
-
-
-def first_network(name: str, arch: dict[str, Any], init: str) -> nn.Module:
-    """Build a network; ``init`` is 'random', 'imagenet' from its package, or a weights file."""
+def first_network(name: str, arch: dict[str, Any], start: Weights | str) -> nn.Module:
+    """Build a network; ``start`` is 'random', 'imagenet' from its package, or weights."""
     try:
         network = build(name, **arch)
     except ValueError as error:
         raise ConfigError(f"'{'arch' if name in REGISTRY else 'network'}': {error}") from error
-    if init == 'imagenet':
+    if start == 'imagenet':
         _load_imagenet(network, arch.get('variant', 'lite0'))
-    if init in ('random', 'imagenet'):
+    if isinstance(start, str):
         return network
-    weights = load_weights(init)
     try:
-        network.load_state_dict(network_tensors(weights.tensors))
+        network.load_state_dict(network_tensors(start.tensors))
     except RuntimeError as error:
         raise WeightsError(
-            f"init '{init}' is {weights.metadata.network} {weights.metadata.arch} and does not "
+            f"init '{start.path}' is {start.metadata.network} {start.metadata.arch} and does not "
             f'fit this network: {str(error).splitlines()[-1].strip()}'
         ) from error
     return network

@@ -139,9 +139,8 @@ class Trial:
             now['init'] = 'day checkpoint'
         now['files'] = self.files
         if before := read_json(self.folder / NOTE):
-            # earlier versions did not tell them
-            before.setdefault('files', self.files)
-            require_same(self.folder, before, now, RunError)
+            # earlier versions did not tell the files
+            require_same(self.folder, {'files': self.files, **before}, now, RunError)
         return now
 
     def run(self, log: Log) -> None:

@@ -139,11 +139,10 @@ def train_translator(config: TranslatorConfig, log: Log = print) -> tuple[Path, 
     """Run the recipe, or go on with an interrupted run; return the weights of A→B and of B→A."""
     names = [name for name in (config.segmenter, config.night_segmenter) if name]
     segmenters = open_judges(names)
-    hashes = [segmenter.weights.sha256 for segmenter in segmenters]
-    run = TrainingRun(config, log, judges={'segmenters': hashes})
+    run = TrainingRun(config, log)
     taxonomy = segmenters[0].taxonomy if segmenters else CAMVID11
     samples = open_all(config.data, taxonomy)
-    run.depend_on(samples)
+    run.depend_on(samples, segmenters=[segmenter.weights.sha256 for segmenter in segmenters])
     crops = UnpairedCrops(
         samples, crop=(config.crop, config.crop),
         long_side=config.long_side, untold=UNTOLD, seed=config.seed, log=run.log,
