@@ -10,11 +10,8 @@ from pathlib import Path
 
 import cv2
 from nightseg_ros.files import replace_file
-from nightseg_ros.perception.frame import Order
+from nightseg_ros.perception.frame import Image, Order
 import numpy as np
-import numpy.typing as npt
-
-Image = npt.NDArray[np.uint8]
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 

@@ -26,6 +26,7 @@ from nightseg_ros.taxonomy import CAMVID11, CITYSCAPES19, TAXONOMIES, Taxonomy, 
 import numpy as np
 import numpy.typing as npt
 
+#: uint8 pixels of a picture, or ids of its labels.
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -263,7 +264,7 @@ def labels_of(label: Path | LabelFile, image: Bytes) -> Bytes:
     return labels
 
 
-def read_image(path: Path) -> npt.NDArray[np.uint8]:
+def read_image(path: Path) -> Bytes:
     """Return uint8 [H, W, 3] RGB, upright; ``DataError`` where the file is no whole image."""
     try:
         image, _ = decode_file(path.read_bytes(), upright=True)
@@ -276,7 +277,7 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def read_labels(label: Path | LabelFile) -> npt.NDArray[np.uint8]:
+def read_labels(label: Path | LabelFile) -> Bytes:
     """
     Return uint8 [H, W] ids, 255 = not labelled.
 
@@ -311,7 +312,7 @@ def label_files(folder: Path) -> dict[str, Path]:
     return {normalize('NFC', path.stem): path for path in found}
 
 
-def read_stored(path: Path, *, color: bool) -> npt.NDArray[np.uint8]:
+def read_stored(path: Path, *, color: bool) -> Bytes:
     """Return a label image as it is stored, as ``decode_stored`` does."""
     try:
         return decode_stored(path.read_bytes(), str(path), color=color)
@@ -319,7 +320,7 @@ def read_stored(path: Path, *, color: bool) -> npt.NDArray[np.uint8]:
         raise DataError(f"'{path}' cannot be read: {error.strerror}") from error
 
 
-def decode_stored(content: bytes, name: str, *, color: bool) -> npt.NDArray[np.uint8]:
+def decode_stored(content: bytes, name: str, *, color: bool) -> Bytes:
     """
     Return a label image as it is stored: uint8 [H, W] ids, or uint8 [H, W, 3] RGB if ``color``.
 
@@ -382,6 +383,6 @@ def _plain_grey(content: bytes) -> tuple[bytes, int]:
     return b''.join(parts), 255 // (2**bits - 1)
 
 
-def encode_labels(labels: npt.NDArray[np.uint8]) -> bytes:
+def encode_labels(labels: Bytes) -> bytes:
     """Return uint8 [H, W] ids as a PNG."""
     return cv2.imencode('.png', labels)[1].tobytes()

@@ -18,16 +18,14 @@ import cv2
 from nightseg_ros.data.augment import augment, AugmentConfig, flip, hide_unlit, pad, scale_and_crop
 from nightseg_ros.data.night import synthesize_night
 from nightseg_ros.data.night_presets import uniform
-from nightseg_ros.data.sample import DataError, labelled, labels_of, read_pair, Sample
+from nightseg_ros.data.sample import Bytes, DataError, labelled, labels_of, read_pair, Sample
 from nightseg_ros.files import process_context
 from nightseg_ros.runtime.backend import Log
 from nightseg_ros.taxonomy import Taxonomy, TaxonomyError
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-Bytes = npt.NDArray[np.uint8]
 Crop = tuple[torch.Tensor, ...]
 #: Further scale of unpaired pictures before the crop.
 ZOOM = (1.0, 1.3)

@@ -21,7 +21,7 @@ from typing import Annotated
 
 from nightseg_ros.config import Limited, Limits, Natural, Positive, to_mapping
 from nightseg_ros.data.photometric import jpeg
-from nightseg_ros.data.sample import DataError
+from nightseg_ros.data.sample import Bytes, DataError
 from nightseg_ros.data.source import open_source
 from nightseg_ros.files import user_path
 from nightseg_ros.networks.illumination import IlluminationNet
@@ -33,7 +33,6 @@ from nightseg_ros.runtime.backend import Log
 from nightseg_ros.training.run import duration
 from nightseg_ros.weights import save_weights, WeightsMetadata
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.nn import functional
 
@@ -49,7 +48,7 @@ STORED_SIZE = (96, 144)
 #: Every n-th frame of a video is taken; neighbours teach nothing new.
 VIDEO_STRIDE = 10
 #: RGB uint8 [N, 96, 144, 3] by camera and light ('day' or 'night').
-Thumbnails = dict[tuple[str, str], npt.NDArray[np.uint8]]
+Thumbnails = dict[tuple[str, str], Bytes]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,7 +151,7 @@ def sources(specs: Sequence[str]) -> Iterator[tuple[str, str, Path]]:
 
 def load_thumbnails(specs: Sequence[str], log: Log = print) -> Thumbnails:
     """Read what all entries of ``data`` name; ``DataError`` for a path without a frame."""
-    sets: dict[tuple[str, str], list[npt.NDArray[np.uint8]]] = {}
+    sets: dict[tuple[str, str], list[Bytes]] = {}
     for camera, light, path in sources(specs):
         images = sets.setdefault((camera, light), [])
         before = len(images)

@@ -26,7 +26,7 @@ from lightning_fabric import Fabric
 from nightseg_ros.config import Limited, Limits, Natural, NotNegative, Positive, Share, to_mapping
 from nightseg_ros.data.augment import AugmentConfig
 from nightseg_ros.data.pictures import write_picture
-from nightseg_ros.data.sample import Sample
+from nightseg_ros.data.sample import Bytes, Sample
 from nightseg_ros.files import replace_file
 from nightseg_ros.outputs import require_same
 from nightseg_ros.runtime.backend import Log
@@ -34,8 +34,6 @@ from nightseg_ros.runtime.backends import has_bfloat16
 from nightseg_ros.training.crops import load_batches
 from nightseg_ros.training.losses import speed_up_cpu_training
 from nightseg_ros.weights import save_weights, union, Weights, WeightsMetadata
-import numpy as np
-import numpy.typing as npt
 from safetensors import safe_open, SafetensorError
 from safetensors.torch import save
 import torch
@@ -310,7 +308,7 @@ class TrainingRun:
         left = duration(seconds * (self._config.steps - 1 - step))
         self.log(f'step {step}/{self._config.steps} {shown}, {left} left')
 
-    def picture(self, step: int, name: str, image: npt.NDArray[np.uint8]) -> None:
+    def picture(self, step: int, name: str, image: Bytes) -> None:
         """Write uint8 [H, W, 3] RGB as pictures/NAME_STEP.jpg and to tensorboard."""
         folder = self.out / 'pictures'
         folder.mkdir(exist_ok=True)
