@@ -162,13 +162,11 @@ def pad(
     out_h, out_w = max(size[0], height), max(size[1], width)
     if (height, width) == (out_h, out_w):
         return image, labels
-    padded = np.full((out_h, out_w, 3), PADDING, np.uint8)
-    void = np.full((out_h, out_w), UNLABELLED, np.uint8)
     y = int(rng.integers(0, out_h - height + 1))
     x = int(rng.integers(0, out_w - width + 1))
-    padded[y:, x:][:height, :width] = image
-    void[y:, x:][:height, :width] = labels
-    return padded, void
+    edges = y, out_h - height - y, x, out_w - width - x, cv2.BORDER_CONSTANT
+    framed = cv2.copyMakeBorder(image, *edges, value=PADDING)
+    return framed, cv2.copyMakeBorder(labels, *edges, value=(UNLABELLED,))
 
 
 def _dominance(labels: Bytes) -> float:

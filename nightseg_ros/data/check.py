@@ -11,7 +11,7 @@ altered copies were at most 8 bits apart, the nearest pictures of different plac
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -22,6 +22,7 @@ from typing import Any
 import cv2
 from nightseg_ros.data.datasets import list_dataset, parse_spec
 from nightseg_ros.data.sample import (
+    Bytes,
     DataError,
     describe_unknown,
     labels_of,
@@ -34,8 +35,8 @@ from nightseg_ros.taxonomy import CAMVID11, Taxonomy, UNLABELLED
 import numpy as np
 import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
 Fingerprint = npt.NDArray[np.bool_]
+Prints = dict[Path, Fingerprint]
 
 #: Every kind of problem, and what to do about it.
 ADVICE = {
@@ -103,9 +104,9 @@ def check_datasets(
             {sample.image: one.prints for sample, one in found[spec] if one.prints is not None}
             for spec in (left, right)
         )
-        for index, near, bits in nearest_pairs([*ours.values()], [*theirs.values()]):
-            detail = f'{[*theirs][near]} of {right}, {bits} of 63 bits apart'
-            problems.append(('near-duplicate', left, str([*ours][index]), detail))
+        for image, near, bits in nearest_pairs(ours, theirs):
+            detail = f'{near} of {right}, {bits} of 63 bits apart'
+            problems.append(('near-duplicate', left, str(image), detail))
     counts = Counter(kind for kind, *_ in problems)
     kinds = [kind for kind in ADVICE if counts[kind]]
     problems.sort(key=lambda problem: kinds.index(problem[0]))
@@ -247,14 +248,13 @@ def fingerprint(image: Bytes) -> Fingerprint | None:
     return np.asarray(low > np.median(low), np.bool_)
 
 
-def nearest_pairs(left: list[Fingerprint], right: list[Fingerprint]) -> list[tuple[int, int, int]]:
-    """Return (left, right, differing bits) of each left picture and its nearest likeness."""
+def nearest_pairs(left: Prints, right: Prints) -> Iterator[tuple[Path, Path, int]]:
+    """Yield (left, right, differing bits) of each left picture and its nearest likeness."""
     if not right:
-        return []
-    bits, pairs = np.stack(right), []
-    for index, one in enumerate(left):
-        distance = np.count_nonzero(bits != one, axis=1)
+        return
+    others, prints = [*right], np.stack([*right.values()])
+    for image, one in left.items():
+        distance = np.count_nonzero(prints != one, axis=1)
         best = int(distance.argmin())
         if distance[best] <= MAX_DISTANCE:
-            pairs.append((index, best, int(distance[best])))
-    return pairs
+            yield image, others[best], int(distance[best])
