@@ -274,25 +274,16 @@ def test_an_average_is_the_mean_and_names_the_data_and_the_licences_of_all(tmp_p
             torch.testing.assert_close(mean.tensors[name], (2 * tensor + b[name]) / 3)
 
 
-def test_a_mean_of_generators_keeps_its_way_and_has_one(tmp_path):
-    part = load_weights(write_segmenter(tmp_path / 'part.safetensors'))
-    files = {}
-    for way in ('physical_to_night', 'night_to_day'):
-        files[way] = str(tmp_path / f'{way}.safetensors')
-        metadata = replace(part.metadata, training={'way': way})
-        save_weights(files[way], dict(part.tensors), metadata)
-    out = str(tmp_path / 'mean.safetensors')
-    average_weights(AverageConfig(weights=(files['night_to_day'],) * 2, out=out))
+def test_weights_of_another_network_or_way_are_no_start_and_no_part_of_a_mean(data, tmp_path):
+    one, other, night, day, out = (str(tmp_path / f'{n}.safetensors') for n in range(5))
+    write_segmenter(Path(other), taxonomy=CITYSCAPES19)
+    part = load_weights(write_segmenter(Path(one)))
+    for file, way in ((night, 'physical_to_night'), (day, 'night_to_day')):
+        save_weights(file, dict(part.tensors), replace(part.metadata, training={'way': way}))
+    average_weights(AverageConfig(weights=(day, day), out=out))
     assert load_weights(out).metadata.training['way'] == 'night_to_day'
-    with pytest.raises(WeightsError, match='has way .*no mean'):
-        average_weights(AverageConfig(weights=tuple(files.values()), out=out))
-
-
-def test_weights_of_another_network_are_no_start_and_no_part_of_a_mean(data, tmp_path):
-    other = str(write_segmenter(tmp_path / 'other.safetensors', taxonomy=CITYSCAPES19))
+    for weights, words in (((night, day), 'has way .*no mean'), ((one, other), 'no mean')):
+        with pytest.raises(WeightsError, match=words):
+            average_weights(AverageConfig(weights=weights, out=out))
     with pytest.raises(WeightsError, match='does not fit'):
         train_segmenter(tiny_config(data, tmp_path / 'out', init=other), silent)
-    one = str(write_segmenter(tmp_path / 'one.safetensors'))
-    out = str(tmp_path / 'mean.safetensors')
-    with pytest.raises(WeightsError, match='no mean'):
-        average_weights(AverageConfig(weights=(one, other), out=out))
