@@ -189,7 +189,7 @@ def test_the_report_replaces_nothing_of_the_data(good, capsys):
     file = good / 'labels' / 'cam_0.png'
     before = file.read_bytes()
     assert main(['data', 'check', f'folder:{good}', '--json', str(file)]) == 2
-    assert 'lies in the input' in capsys.readouterr().err and file.read_bytes() == before
+    assert 'nightseg did not write' in capsys.readouterr().err and file.read_bytes() == before
 
 
 def test_the_verb_says_what_to_do_and_exits_with_1(good, tmp_path, capsys):

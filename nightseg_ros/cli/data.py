@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from nightseg_ros.cli.options import print_table, Progress, read_config, refuse, tell_problems
 from nightseg_ros.config import ConfigError, Limited, Limits, Natural, Positive
 from nightseg_ros.data import SynthesisConfig
-from nightseg_ros.files import replace_file
+from nightseg_ros.files import read_json, replace_file
 from nightseg_ros.outputs import check_output
 import tyro
 
@@ -71,14 +71,12 @@ class ExtractOptions(Limited):
 
 def check(options: CheckOptions) -> int:
     from nightseg_ros.data.check import check_datasets
-    from nightseg_ros.data.datasets import parse_spec
     from nightseg_ros.taxonomy import TAXONOMIES
 
     if not options.specs:
         raise ConfigError('name one data set or more, ADAPTER:ROOT[:SPLIT]')
     if options.json is not None:
-        roots = [parse_spec(spec)[1] for spec in options.specs]
-        check_output(options.json, 'a report', inputs=roots)
+        check_output(options.json, 'a report', _is_report)
         options.json.parent.mkdir(parents=True, exist_ok=True)
     with Progress('reading', None) as progress:
         report = check_datasets(
@@ -106,6 +104,10 @@ def extract(options: ExtractOptions) -> int:
         )  # fmt: skip
     print(f"{written} frames in '{options.out}'; images:{options.out} reads them")
     return tell_problems('data extract', broken, 'frames could not be read')
+
+
+def _is_report(path: Path) -> bool:
+    return path.is_file() and 'datasets' in read_json(path)
 
 
 def _print(report: dict[str, Any]) -> None:
