@@ -248,9 +248,14 @@ def _number(page: Page, name: str) -> int:
 def test_slow_and_gone_clients_hold_nobody_up(page, vehicle):
     vehicle.until(lambda: page.get('/picture/0/camera')[0] == 200, 'a picture')
     with contextlib.ExitStack() as stack:
-        for _ in range(8):
+
+        def opened() -> bool:
+            # that a page of before is gone is noticed when its next event is sent
             connection = stack.enter_context(page.events())
-            assert b'200' in connection.recv(12)
+            return b'200' in connection.recv(12)
+
+        for _ in range(8):
+            vehicle.until(opened, 'a place for a page')
         assert page.get('/events')[0] == 503
         # connections that say nothing take the other places, but one
         host, port = page.url.removeprefix('http://').split(':')
